@@ -1,0 +1,1 @@
+"""What runs where the interactions live. It never sees another client."""

@@ -1,0 +1,164 @@
+"""Handle the messages of one or many clients: read, pay, compute, record, reply.
+
+The ClientApp is the cohort of one; an in-process grid hands over a round's messages at once. Whatever goes wrong with
+one client becomes that client's refusal, and the others go on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from flwr.app import ArrayRecord, Context, Message
+
+from hushrec.client.charging import Receipts, charge
+from hushrec.client.popularity import popularity_counts
+from hushrec.client.store import Store, open_simulated
+from hushrec.client.training import train_cohort
+from hushrec.common.budget import is_private, popularity_events, training_event
+from hushrec.common.config import RunConfig
+from hushrec.common.errors import HushrecError, PrivacyError, ProtocolError
+from hushrec.common.privacy import PrivacyEvent
+from hushrec.common.protocol import TrainRequest, Update, read_train, refusal, reply, reply_sha256
+from hushrec.common.workspace import Model, shared_model
+
+POPULARITY_ROUND = 0  # the release stands before round 1 in the ledger
+
+
+@dataclass
+class _Member:
+    """One client of the cohort, from message to answer."""
+
+    message: Message
+    store: Store | None = None
+    answer: Message | None = None
+
+
+def answer_train(messages: Sequence[Message], contexts: Sequence[Context]) -> list[Message]:
+    """One answer per train message, in order. All messages of a cohort must carry the same request."""
+    config = RunConfig.from_flat(_scalars(contexts[0]))
+    model = shared_model(config.model, config.data)
+    members = _open(messages, contexts, config)
+    request = _common_request(members, model)
+    if request is None:
+        return _answers(members)
+    asked = request
+
+    def compute(stores: Sequence[Store]) -> list[Update]:
+        return train_cohort(model, asked, stores, config)
+
+    event = training_event(config) if is_private(config) else None
+    _work(members, compute, event, request.server_round, config)
+    return _answers(members)
+
+
+def answer_query(messages: Sequence[Message], contexts: Sequence[Context]) -> list[Message]:
+    """One popularity contribution per query message, in order."""
+    config = RunConfig.from_flat(_scalars(contexts[0]))
+    items = len(shared_model(config.model, config.data).prefix)
+    members = _open(messages, contexts, config)
+
+    def compute(stores: Sequence[Store]) -> list[Update]:
+        return popularity_counts(stores, items, config.privacy)
+
+    event = None
+    if is_private(config):
+        if not (planned := popularity_events(config.privacy)):
+            return [refusal(message, PrivacyError("no popularity release is planned")) for message in messages]
+        event = planned[0]
+    _work(members, compute, event, POPULARITY_ROUND, config, counts=True)
+    return _answers(members)
+
+
+def _scalars(context: Context) -> dict[str, str | int | float | bool]:
+    return {key: value for key, value in context.run_config.items() if not isinstance(value, bytes)}
+
+
+def _open(messages: Sequence[Message], contexts: Sequence[Context], config: RunConfig) -> list[_Member]:
+    members = []
+    for message, context in zip(messages, contexts, strict=True):
+        member = _Member(message)
+        try:
+            member.store = open_simulated(config, context.node_config)
+        except HushrecError as error:
+            member.answer = refusal(message, error)
+        members.append(member)
+    return members
+
+
+def _common_request(members: Sequence[_Member], model: Model) -> TrainRequest | None:
+    """The request of the first readable message; a message that asks for another round is refused."""
+    found: TrainRequest | None = None
+    # In process all messages of a round share one content, which is decoded once.
+    decoded: dict[int, TrainRequest] = {}
+    for member in members:
+        if member.answer is not None:
+            continue
+        try:
+            key = id(member.message.content["adapter"])
+            if key not in decoded:
+                decoded[key] = read_train(member.message, model.shapes, len(model.prefix))
+            request = decoded[key]
+            if found is not None and (request.server_round, request.seed) != (found.server_round, found.seed):
+                raise ProtocolError("BAD_REQUEST", "the messages of a cohort ask for different rounds")
+            found = found or request
+        except (ProtocolError, KeyError) as error:
+            member.answer = refusal(member.message, error)
+    return found
+
+
+def _work(
+    members: Sequence[_Member],
+    compute: Callable[[Sequence[Store]], list[Update]],
+    event: PrivacyEvent | None,
+    server_round: int,
+    config: RunConfig,
+    counts: bool = False,
+) -> None:
+    """Charge, compute and answer; every failure after the charge stays charged."""
+    working = [member for member in members if member.answer is None]
+    receipts = Receipts(tuple(range(len(working))), {}, ())
+    if event is not None:
+        receipts = charge([_store(member) for member in working], event, config.privacy, server_round)
+        for number, error in receipts.refused.items():
+            working[number].answer = refusal(working[number].message, error)
+    paid = [working[number] for number in receipts.paid]
+    if not paid:
+        return
+    try:
+        updates = compute([_store(member) for member in paid])
+    except HushrecError as error:
+        for member in paid:
+            member.answer = refusal(member.message, error)
+        return
+    hashes: dict[str, str] = {}
+    for member, update in zip(paid, updates, strict=True):
+        try:
+            # Counts pass 65,504, the largest float16, on large data; they travel once, so 32 bits cost little.
+            answer = reply(member.message, update, "float32" if counts else config.federation.wire, _field(counts))
+        except ProtocolError as error:
+            member.answer = refusal(member.message, error)
+            continue
+        member.answer = answer
+        record = answer.content[_field(counts)]
+        assert isinstance(record, ArrayRecord)
+        hashes[_store(member).client] = reply_sha256(record) if event is not None else ""
+    receipts.commit(hashes)
+
+
+def _field(counts: bool) -> Literal["counts", "update"]:
+    return "counts" if counts else "update"
+
+
+def _store(member: _Member) -> Store:
+    assert member.store is not None
+    return member.store
+
+
+def _answers(members: Sequence[_Member]) -> list[Message]:
+    answers = []
+    for member in members:
+        assert member.answer is not None
+        answers.append(member.answer)
+    return answers

@@ -1,0 +1,54 @@
+"""A client's share of the popularity release: how often each item occurs, clipped per row, noised once.
+
+The release has the unit and the trust model of the training beside it, and costs one event of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from hushrec.client.private import NoisedSum
+from hushrec.client.rows import Row
+from hushrec.client.store import Store
+from hushrec.common.config import PrivacyConfig
+from hushrec.common.protocol import Arrays, Update
+
+
+def popularity_counts(stores: Sequence[Store], items: int, privacy: PrivacyConfig) -> list[Update]:
+    """Per client: the sum of its rows' contributions over the catalogue.
+
+    A row marks each of its n items with 1 / sqrt(n), so that it has L2 norm 1 whatever its length: long rows say
+    more but weigh no more. Without privacy the counts are plain.
+
+    Returns:
+        {"counts": float32 (items,)} per client; with privacy, noise of standard deviation sigma per item.
+    """
+    if privacy.mechanism == "none":
+        return [Update({"counts": _plain(store.rows, items)}, 1) for store in stores]
+    updates = []
+    for store in stores:
+        noised = NoisedSum(
+            items, max_grad_norm=1.0, noise_multiplier=privacy.popularity_noise_multiplier, denominator=1.0
+        )
+        for row in store.rows:
+            noised.add(torch.from_numpy(_contribution(row, items))[None])
+        counts: Arrays = {"counts": noised.release().numpy()}
+        updates.append(Update(counts, 1))
+    return updates
+
+
+def _plain(rows: Sequence[Row], items: int) -> np.ndarray:
+    counts = np.zeros(items, dtype=np.float32)
+    for row in rows:
+        counts[row.items] += 1.0
+    return counts
+
+
+def _contribution(row: Row, items: int) -> np.ndarray:
+    marks = np.zeros(items, dtype=np.float32)
+    if len(row.items):
+        marks[row.items] = len(row.items) ** -0.5
+    return marks

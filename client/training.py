@@ -1,0 +1,189 @@
+"""What clients compute in a round: local updates of the adapter, with or without privacy.
+
+A cohort is a list of clients that start from the same adapter; a device is a cohort of one. This file assumes that
+the noise was paid for (charging.py) and never talks to the network.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hushrec.client.losses import record_losses
+from hushrec.client.private import NoisedSum, flat_rows, per_row_gradients, poisson_choice
+from hushrec.client.rows import RoundInputs, Row, draw_inputs, row_rng
+from hushrec.client.store import Store
+from hushrec.common.config import RunConfig
+from hushrec.common.encoder import TOKENS_PER_PASS
+from hushrec.common.errors import PrivacyError
+from hushrec.common.protocol import Arrays, TrainRequest, Update
+from hushrec.common.workspace import Model
+
+
+def train_cohort(model: Model, request: TrainRequest, stores: Sequence[Store], config: RunConfig) -> list[Update]:
+    """The clients' updates (after - before), in the order of `stores`.
+
+    Without privacy and with one local step the first update is the sum over the cohort and the others are empty:
+    the sum of losses needs one backward pass, and a sum is all that the server uses.
+
+    Raises:
+        PrivacyError: a gradient is not finite, or a layer gives none per row.
+    """
+    if config.train.local_steps > 1:
+        return [_many_steps(model, request, store, config) for store in stores]
+    model.recommender.write(request.adapter)
+    if config.privacy.mechanism == "none":
+        total = _clear_sum(model, request, stores, config)
+        return [Update(total, len(stores)), *[Update({}, 0)] * (len(stores) - 1)]
+    return [Update(arrays, 1) for arrays in _noised_updates(model, request, stores, config)]
+
+
+def _many_steps(model: Model, request: TrainRequest, store: Store, config: RunConfig) -> Update:
+    """Local steps diverge between clients, so each client takes its own."""
+    one_step = replace(config, train=replace(config.train, local_steps=1, proximal=0.0))
+    adapter = dict(request.adapter)
+    for step in range(config.train.local_steps):
+        seed = int(row_rng(request.seed, "step", str(step)).integers(2**62))
+        now = replace(request, adapter=adapter, seed=seed)
+        update = train_cohort(model, now, [store], one_step)[0].arrays
+        pull = config.train.learning_rate * config.train.proximal
+        adapter = {
+            name: value + update[name] - pull * (value - request.adapter[name]) for name, value in adapter.items()
+        }
+    return Update({name: value - request.adapter[name] for name, value in adapter.items()}, 1)
+
+
+@dataclass(frozen=True, eq=False)
+class _Batch:
+    """Inputs of some rows as tensors; see rows.RoundInputs for the shapes."""
+
+    index: Tensor  # (b, w + n) catalogue positions
+    mask: Tensor
+    twins: Tensor
+
+    @classmethod
+    def of(cls, inputs: RoundInputs, chosen: np.ndarray | slice = slice(None)) -> _Batch:
+        """The chosen rows, with window columns that none of them fills cut off."""
+        mask = inputs.mask[chosen]
+        width = max(2, int(mask.sum(1).max(initial=0)))
+        index = np.concatenate([inputs.windows[chosen, :width], inputs.negatives[chosen]], axis=1)
+        return cls(torch.from_numpy(index), torch.from_numpy(mask[:, :width]), torch.from_numpy(inputs.twins[chosen]))
+
+
+def _inputs(rows: Sequence[tuple[str, Row]], request: TrainRequest, items: int, config: RunConfig) -> RoundInputs:
+    train = config.train
+    return draw_inputs(
+        rows,
+        seed=request.seed,
+        window=train.window,
+        negatives=train.negatives,
+        items=items,
+        shared=train.shared_negatives,
+    )
+
+
+def _losses(model: Model, encoded: Tensor, batch: _Batch, prior: Tensor, config: RunConfig) -> Tensor:
+    items = len(model.prefix)
+    return record_losses(
+        model.recommender,
+        encoded,
+        prior[batch.index],
+        batch.mask,
+        batch.twins,
+        log_correction=math.log(items / min(config.train.negatives, items)),
+        decay=config.model.recency_decay,
+    )
+
+
+def _clear_sum(model: Model, request: TrainRequest, stores: Sequence[Store], config: RunConfig) -> Arrays:
+    """Sum over clients of -learning_rate x the gradient of the client's mean row loss, by one backward pass."""
+    rows = [(store.client, row) for store in stores for row in store.rows]
+    recommender = model.recommender
+    recommender.zero_grad(set_to_none=True)
+    if rows:
+        weights = torch.tensor([1.0 / len(store.rows) for store in stores for _ in store.rows])
+        batch = _Batch.of(_inputs(rows, request, len(model.prefix), config))
+        distinct, position = torch.unique(batch.index, return_inverse=True)
+        encoded = recommender.encoder.encode(model.prefix, distinct)  # each text once, whoever asked for it
+        losses = _losses(model, encoded[position], batch, torch.from_numpy(request.log_popularity), config)
+        (losses * weights).sum().backward()  # type: ignore[no-untyped-call]
+    lr = config.train.learning_rate
+    update: Arrays = {}
+    for name, parameter in recommender.trained():
+        gradient = parameter.grad if parameter.grad is not None else torch.zeros_like(parameter)
+        update[name] = (-lr * gradient).numpy()
+    recommender.zero_grad(set_to_none=True)
+    return update
+
+
+def _noised_updates(model: Model, request: TrainRequest, stores: Sequence[Store], config: RunConfig) -> list[Arrays]:
+    """Per client: -learning_rate x (sum of clipped rows + its own noise) / denominator."""
+    privacy, recommender = config.privacy, model.recommender
+    if privacy.noise_multiplier <= 0:
+        raise PrivacyError("privacy.noise-multiplier is not set, so there is no noise to add; nothing was released")
+    size = sum(parameter.numel() for _, parameter in recommender.trained())
+    owners, rows = [], []
+    for number, store in enumerate(stores):
+        for chosen in poisson_choice(len(store.rows), privacy.sample_rate):
+            owners.append(number)
+            rows.append((store.client, store.rows[chosen]))
+    sums = [
+        NoisedSum(
+            size,
+            max_grad_norm=privacy.max_grad_norm,
+            noise_multiplier=privacy.noise_multiplier,
+            denominator=privacy.denominator,
+        )
+        for _ in stores
+    ]
+    for chosen, gradients in row_gradients(model, request, rows, config):
+        for number in np.unique(np.array(owners)[chosen]):
+            sums[number].add(gradients[torch.from_numpy(np.array(owners)[chosen] == number)])
+    return [_named(recommender_names(model), -config.train.learning_rate * one.release()) for one in sums]
+
+
+def row_gradients(
+    model: Model, request: TrainRequest, rows: Sequence[tuple[str, Row]], config: RunConfig
+) -> Iterator[tuple[np.ndarray, Tensor]]:
+    """Unclipped gradients of the rows, in pieces of bounded memory.
+
+    Args:
+        rows: (client, row) pairs.
+    Yields:
+        positions in `rows` (k,), their gradients (k, d) float32.
+    """
+    if not rows:
+        return
+    inputs = _inputs(rows, request, len(model.prefix), config)
+    prior = torch.from_numpy(request.log_popularity)
+    texts = config.train.window + inputs.negatives.shape[1]
+    mean_length = float(model.prefix.lengths.float().mean())
+    step = max(1, int(TOKENS_PER_PASS / (texts * mean_length)))
+    order = np.argsort(inputs.mask.sum(1), kind="stable")  # rows of like length together: little padding
+    with per_row_gradients(model.recommender):
+        for start in range(0, len(rows), step):
+            chosen = order[start : start + step]
+            batch = _Batch.of(inputs, chosen)
+            encoded = model.recommender.encoder.encode_rows(model.prefix, batch.index)
+            yield chosen, flat_rows(model.recommender, _losses(model, encoded, batch, prior, config))
+
+
+def recommender_names(model: Model) -> dict[str, tuple[int, ...]]:
+    """Name -> shape in the order in which flat rows are laid out."""
+    return model.shapes
+
+
+def _named(shapes: dict[str, tuple[int, ...]], flat: Tensor) -> Arrays:
+    """(d,) -> named arrays."""
+    arrays: Arrays = {}
+    start = 0
+    for name, shape in shapes.items():
+        stop = start + math.prod(shape)
+        arrays[name] = flat[start:stop].view(shape).numpy().copy()
+        start = stop
+    return arrays

@@ -1,0 +1,99 @@
+"""From a configuration to its privacy events, its claim and its noise: one source for clients, server and audit.
+
+It plans and prices; it stores nothing and adds no noise.
+"""
+
+from __future__ import annotations
+
+from hushrec.common.config import PrivacyConfig, RunConfig
+from hushrec.common.errors import ConfigError
+from hushrec.common.ledger import LedgerHeader
+from hushrec.common.privacy import Claim, PrivacyEvent, check_delta, claim_for, solve_noise_multiplier
+
+
+def is_private(config: RunConfig) -> bool:
+    """Whether this run makes any privacy claim at all."""
+    return config.privacy.mechanism != "none"
+
+
+def training_event(config: RunConfig) -> PrivacyEvent:
+    """What one round costs one client that takes part."""
+    privacy = config.privacy
+    return PrivacyEvent(privacy.noise_multiplier, privacy.sample_rate, config.train.local_steps, "training")
+
+
+def popularity_events(privacy: PrivacyConfig) -> tuple[PrivacyEvent, ...]:
+    """What the one popularity release costs every client; empty where none is made."""
+    if privacy.popularity_noise_multiplier <= 0:
+        return ()
+    return (PrivacyEvent(privacy.popularity_noise_multiplier, 1.0, 1, "popularity"),)
+
+
+def enforced_claim(privacy: PrivacyConfig) -> Claim:
+    """The claim whose budget a client enforces: C1 on devices, C2 in silos."""
+    on_device = privacy.unit == "record"
+    return claim_for(
+        "device" if on_device else "silo",
+        privacy.unit,
+        delta=privacy.target_delta,
+        target_epsilon=privacy.target_epsilon,
+        max_records=privacy.max_records if on_device else 1,
+    )
+
+
+def ledger_header(config: RunConfig, who: str) -> LedgerHeader:
+    """The constants a ledger pins; a run that would change one of them is refused."""
+    privacy = config.privacy
+    rows = f"{privacy.record_span} records" if privacy.unit == "record" else "one row per user"
+    return LedgerHeader.for_claim(
+        enforced_claim(privacy),
+        who=f"{who}, {rows}",
+        clipping_norm=privacy.max_grad_norm,
+        denominator=privacy.denominator,
+        plan=(*popularity_events(privacy), training_event(config)),
+    )
+
+
+def most_participations(clients: int, rounds: int, per_round: int) -> int:
+    """Largest number of rounds in which one client is asked, when everyone is asked once before anyone again."""
+    if not per_round or per_round >= clients:
+        return rounds
+    return -(-rounds * per_round // clients)
+
+
+def with_noise(config: RunConfig, clients: int, units: int) -> RunConfig:
+    """The configuration with its noise multiplier solved for the target, if it asked for that (0).
+
+    Args:
+        clients: how many there are; public, since the server enrols them.
+        units: records or users in the federation, for the check of delta.
+    Raises:
+        ConfigError: delta too large for the number of units, or a target that no noise reaches.
+    """
+    privacy = config.privacy
+    if not is_private(config):
+        return config
+    check_delta(privacy.target_delta, units)
+    rounds = most_participations(clients, config.federation.rounds, config.federation.clients_per_round)
+    if privacy.noise_multiplier > 0 or rounds == 0:
+        if privacy.noise_multiplier <= 0:
+            raise ConfigError("privacy.noise-multiplier = 0 asks to solve for it, but no round is planned")
+        return config
+    sigma = solve_noise_multiplier(
+        privacy.target_epsilon,
+        privacy.target_delta,
+        privacy.sample_rate,
+        rounds * config.train.local_steps,
+        other_events=popularity_events(privacy),
+    )
+    return config.replace(privacy__noise_multiplier=sigma)
+
+
+def spent_after(config: RunConfig, clients: int, server_round: int) -> float:
+    """Epsilon of the client that took part most often, after `server_round` rounds (RDP, the enforced figure)."""
+    rounds = most_participations(clients, server_round, config.federation.clients_per_round)
+    event = training_event(config)
+    events = list(popularity_events(config.privacy))
+    if rounds:
+        events.append(PrivacyEvent(event.noise_multiplier, event.sample_rate, event.steps * rounds, "training"))
+    return enforced_claim(config.privacy).epsilon(events)

@@ -1,0 +1,162 @@
+"""The adapted top of the language model: stored token states in, one unit vector per text out.
+
+The layers below come from prefix.py. What a vector means for a user or an item is scorer.py's and recommender.py's
+business, not this file's.
+"""
+
+from __future__ import annotations
+
+import copy
+import time
+from functools import lru_cache
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from hushrec.common.adapters import RowLayout, add_adapters
+from hushrec.common.base_model import BaseModel
+from hushrec.common.errors import ConfigError
+from hushrec.common.prefix import Prefix
+
+TOKENS_PER_PASS = 12_288  # bounds the activations of one pass to a few hundred MB
+
+
+def layer_list(model: nn.Module, count: int) -> tuple[str, nn.ModuleList]:
+    """The transformer layers of any `transformers` encoder and the name they have in it.
+
+    Raises:
+        ConfigError: the architecture keeps its layers in no list of that length.
+    """
+    for name, module in model.named_modules():
+        if isinstance(module, nn.ModuleList) and len(module) == count:
+            return name, module
+    raise ConfigError(f"{type(model).__name__} has no list of {count} layers; hushrec needs a layered encoder")
+
+
+class _PassThrough(nn.Module):
+    """Stands where the embeddings were: the stored states are what the top layers start from."""
+
+    def forward(self, *args: Tensor | None, **kwargs: Tensor | None) -> Tensor:
+        states = kwargs.get("inputs_embeds")
+        if states is None:
+            states = next(value for value in reversed(args) if value is not None)
+        return states
+
+
+class TextEncoder(nn.Module):
+    """The top K layers of `base` with adapters; K = 0 pools the stored states.
+
+    Args:
+        base: where the frozen weights come from; not changed.
+        top_layers: K.
+        roles, adapter, r, lora_alpha, seed: see adapters.add_adapters.
+        dtype: of the frozen layers and the activations; adapters stay float32.
+    """
+
+    def __init__(
+        self,
+        base: BaseModel,
+        *,
+        top_layers: int,
+        roles: tuple[str, ...],
+        adapter: str,
+        r: int,
+        lora_alpha: float,
+        dtype: torch.dtype,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        if not 0 <= top_layers <= base.layers:
+            raise ConfigError(f"expected model.top-layers in 0..{base.layers} for {base.name}, got {top_layers}")
+        self.layout = RowLayout()
+        self.width, self.dtype = base.width, dtype
+        self.top: nn.Module | None = None
+        if top_layers:
+            self.top = _top_of(base, top_layers, dtype)
+            layers = layer_list(self.top, top_layers)[1]
+            add_adapters(layers, roles, kind=adapter, r=r, lora_alpha=lora_alpha, layout=self.layout, seed=seed)
+
+    def forward(self, hidden: Tensor, mask: Tensor) -> Tensor:
+        """(texts, length, width) states and (texts, length) mask -> (texts, width) unit vectors, float32."""
+        if self.top is not None:
+            full = bool(mask.all())
+            hidden = self.top(inputs_embeds=hidden, attention_mask=None if full else mask).last_hidden_state
+        weight = mask[..., None].to(torch.float32)
+        return F.normalize((hidden.float() * weight).sum(1) / weight.sum(1).clamp(min=1), dim=-1)
+
+    def encode(self, prefix: Prefix, index: Tensor) -> Tensor:
+        """(k,) text numbers -> (k, width), in batches of similar length."""
+        if len(index) == 0:
+            return torch.zeros(0, self.width)
+        self.layout.rows = 1
+        order = torch.argsort(prefix.lengths[index], stable=True)
+        parts, start, lengths = [], 0, prefix.lengths[index][order]
+        while start < len(order):
+            stop = _batch_end(lengths, start)
+            parts.append(self(*prefix.padded(index[order[start:stop]])))
+            start = stop
+        return torch.cat(parts)[torch.argsort(order)]
+
+    def encode_rows(self, prefix: Prefix, index: Tensor, slices: int = 4) -> Tensor:
+        """(rows, g) text numbers -> (rows, g, width), every factor seeing `rows` rows.
+
+        Each row's texts are sorted by length and cut into `slices` columns groups, each padded to its own longest:
+        a row stays whole (one privacy unit, one gradient), and little of it is padding.
+        """
+        order = torch.argsort(prefix.lengths[index], dim=1, stable=True)
+        ordered = index.gather(1, order)
+        parts = []
+        for columns in ordered.tensor_split(min(slices, ordered.shape[1]), dim=1):
+            hidden, mask = prefix.padded(columns.reshape(-1))
+            self.layout.rows = len(index)
+            parts.append(self(hidden, mask).view(len(index), -1, self.width))
+        self.layout.rows = 1
+        back = torch.argsort(order, dim=1)[..., None].expand(-1, -1, self.width)
+        return torch.cat(parts, dim=1).gather(1, back)
+
+
+def _batch_end(lengths: Tensor, start: int) -> int:
+    """Largest stop such that lengths[start:stop], padded to the last and longest, stays within TOKENS_PER_PASS."""
+    longest = lengths[start:]
+    fits = longest * torch.arange(1, len(longest) + 1) <= TOKENS_PER_PASS
+    return start + max(1, int(fits.sum()))
+
+
+def _top_of(base: BaseModel, top_layers: int, dtype: torch.dtype) -> nn.Module:
+    name, layers = layer_list(base.module, base.layers)
+    parent_name, _, own_name = name.rpartition(".")
+    parent = base.module.get_submodule(parent_name)
+    # Only the top is copied: the lower layers and the vocabulary are never needed again by this model.
+    kept, embeddings = nn.ModuleList(list(layers)[base.layers - top_layers :]), base.module.embeddings
+    pooler = getattr(base.module, "pooler", None)
+    try:
+        setattr(parent, own_name, kept)
+        base.module.embeddings = _PassThrough()
+        if pooler is not None:
+            base.module.pooler = None  # type: ignore[assignment]  # not used: texts are mean-pooled
+        top = copy.deepcopy(base.module)
+    finally:
+        setattr(parent, own_name, layers)
+        base.module.embeddings = embeddings
+        if pooler is not None:
+            base.module.pooler = pooler
+    return top.to(dtype)
+
+
+@lru_cache(maxsize=1)
+def fastest_dtype() -> torch.dtype:
+    """bfloat16 if a layer-sized product is at least a quarter faster in it on this machine, else float32."""
+    if torch.cuda.is_available() and torch.cuda.is_bf16_supported():
+        return torch.bfloat16
+    seconds = {}
+    for dtype in (torch.float32, torch.bfloat16):
+        x, w = torch.randn(2048, 384).to(dtype), torch.randn(384, 1536).to(dtype)
+        torch.mm(x, w)
+        best = float("inf")
+        for _ in range(5):
+            start = time.perf_counter()
+            torch.mm(x, w)
+            best = min(best, time.perf_counter() - start)
+        seconds[dtype] = best
+    return torch.bfloat16 if seconds[torch.bfloat16] < 0.75 * seconds[torch.float32] else torch.float32

@@ -1,0 +1,82 @@
+"""The trained model: encoder top, two projection heads and the mix of similarity and popularity.
+
+It maps text numbers to vectors and vectors to scores, and knows which of its numbers are trained and travel. It never
+reads a history from disk and never adds noise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from hushrec.common.encoder import TextEncoder
+
+
+class Recommender(nn.Module):
+    """score(u, i) = scale . <user vector, item vector> + beta . log popularity(i).
+
+    Attributes:
+        center: (width,) fixed mean of the frozen catalogue vectors, subtracted before the heads.
+        item_head, user_head: (width) -> (head_dim), no bias.
+        mix: two numbers, (scale, beta).
+    """
+
+    def __init__(self, encoder: TextEncoder, head_dim: int, *, train_heads: bool, train_mix: bool) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.center = nn.Parameter(torch.zeros(encoder.width), requires_grad=False)
+        self.item_head = nn.Linear(encoder.width, head_dim, bias=False).requires_grad_(train_heads)
+        self.user_head = nn.Linear(encoder.width, head_dim, bias=False).requires_grad_(train_heads)
+        self.mix = nn.Linear(2, 1, bias=False).requires_grad_(train_mix)
+
+    def item_vectors(self, encoded: Tensor) -> Tensor:
+        """(..., width) encoded texts -> (..., head_dim)."""
+        vectors: Tensor = self.item_head(encoded - self.center)
+        return vectors
+
+    def user_vectors(self, encoded: Tensor) -> Tensor:
+        """(..., width) encoded texts -> (..., head_dim): what one history item says about its user."""
+        vectors: Tensor = self.user_head(encoded - self.center)
+        return vectors
+
+    def scores(self, users: Tensor, items: Tensor, log_popularity: Tensor) -> Tensor:
+        """(b, p, dim) users, (b, m, dim) items, (b, m) log popularity -> (b, p, m)."""
+        similarity = users @ items.transpose(1, 2)
+        prior = log_popularity[:, None, :].expand_as(similarity)
+        mixed: Tensor = self.mix(torch.stack([similarity, prior], dim=-1))
+        return mixed.squeeze(-1)
+
+    def trained(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """(name, parameter) of every trained tensor, in a fixed order: all that ever travels."""
+        for name, parameter in self.named_parameters():
+            if parameter.requires_grad:
+                yield name, parameter
+
+    def read(self) -> dict[str, np.ndarray]:
+        """Copies of the trained tensors, float32."""
+        return {name: parameter.detach().cpu().numpy().copy() for name, parameter in self.trained()}
+
+    @torch.no_grad()
+    def write(self, adapter: dict[str, np.ndarray]) -> None:
+        """Set the trained tensors to `adapter`, which must have exactly their names and shapes (checked by protocol.py)."""
+        for name, parameter in self.trained():
+            parameter.copy_(torch.from_numpy(np.ascontiguousarray(adapter[name], dtype=np.float32)))
+
+
+def recency_pool(vectors: Tensor, mask: Tensor, decay: float) -> Tensor:
+    """Causal recency-weighted mean: position p sees items 0..p, weight decay^(p - j).
+
+    Args:
+        vectors: (b, w, dim), oldest first.
+        mask: (b, w), 1 where there is an item.
+        decay: in (0, 1].
+    Returns:
+        (b, w, dim); zero where nothing has been seen.
+    """
+    width = vectors.shape[1]
+    age = torch.arange(width)[:, None] - torch.arange(width)[None, :]  # (p, j)
+    weight = torch.where(age >= 0, decay ** age.clamp(min=0).float(), torch.zeros(()))[None] * mask[:, None, :]
+    return weight @ vectors / weight.sum(-1, keepdim=True).clamp(min=1e-6)

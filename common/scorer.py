@@ -1,0 +1,132 @@
+"""Scores of a trained or frozen recommender for evaluation and for people: histories in, one score per item out.
+
+It holds the item vectors of one adapter and never trains.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from hushrec.common.protocol import Arrays
+from hushrec.common.splits import Case
+from hushrec.common.workspace import Model
+
+
+@dataclass(frozen=True)
+class ScoringChoices:
+    """What may be chosen after training, on validation only.
+
+    Attributes:
+        recency_decay: weight per step back in the history, in (0, 1].
+        popularity_weight: factor on beta; 0 ranks by content alone, lower values favour the long tail.
+        history_length: newest items of a history that are read.
+        profile_weight: strength of a profile text where there is no history yet; 0 ignores it.
+    """
+
+    recency_decay: float = 0.9
+    popularity_weight: float = 1.0
+    history_length: int = 50
+    profile_weight: float = 0.0
+
+
+class LMScorer:
+    """The language-model recommender at one adapter.
+
+    Args:
+        model: its recommender is set to `adapter` while the vectors are computed.
+        adapter: trained tensors; None keeps what the model holds.
+        log_popularity: float32 (items,), the prior.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        model: Model,
+        adapter: Arrays | None,
+        log_popularity: NDArray[np.float32],
+        choices: ScoringChoices,
+    ) -> None:
+        self.name, self.choices = name, choices
+        recommender = model.recommender
+        if adapter is not None:
+            recommender.write(adapter)
+        with torch.no_grad():
+            encoded = recommender.encoder.encode(model.prefix, torch.arange(len(model.prefix)))
+            self.item_vectors = recommender.item_vectors(encoded).numpy()
+            self.history_vectors = recommender.user_vectors(encoded).numpy()
+            self._center = recommender.center.numpy().copy()
+            self._head = recommender.user_head.weight.numpy().copy()
+        self._profiles: dict[int, NDArray[np.float32]] = {}
+        self.scale, self.beta = (float(x) for x in recommender.mix.weight.detach()[0])
+        self.log_popularity = log_popularity
+
+    def with_choices(self, choices: ScoringChoices) -> LMScorer:
+        """The same vectors under other choices; nothing is encoded again."""
+        other = object.__new__(LMScorer)
+        other.__dict__.update(self.__dict__)
+        other.choices = choices
+        return other
+
+    def with_profiles(self, encoded: dict[int, NDArray[np.float32]]) -> LMScorer:
+        """Knowing profile texts too: user position -> encoded text (width,)."""
+        other = self.with_choices(self.choices)
+        other._profiles = {user: self.project(vector) for user, vector in encoded.items()}
+        return other
+
+    def set_projection(
+        self, encoded: NDArray[np.float32], center: NDArray[np.float32], head: NDArray[np.float32]
+    ) -> None:
+        """Replace both heads by one fixed map, (items, width) texts -> (items, dim): the frozen controls' way in."""
+        self._center, self._head = center, head
+        self.item_vectors = self.history_vectors = self.project(encoded)
+
+    @property
+    def has_profiles(self) -> bool:
+        """Whether any user's profile is known."""
+        return bool(self._profiles)
+
+    def project(self, encoded: NDArray[np.float32]) -> NDArray[np.float32]:
+        """(..., width) encoded text -> (..., dim), as an item of a history would be."""
+        vector: NDArray[np.float32] = (encoded - self._center) @ self._head.T
+        return vector
+
+    def score(self, cases: Sequence[Case]) -> NDArray[np.float32]:
+        """(cases, items) scores."""
+        users = np.stack([self.user_vector(case) for case in cases])
+        return self.score_vectors(users)
+
+    def score_vectors(self, users: NDArray[np.float32]) -> NDArray[np.float32]:
+        """(k, dim) user vectors -> (k, items) scores."""
+        prior = self.beta * self.choices.popularity_weight * self.log_popularity
+        scores: NDArray[np.float32] = (self.scale * (users @ self.item_vectors.T) + prior).astype(np.float32)
+        return scores
+
+    def user_vector(self, case: Case) -> NDArray[np.float32]:
+        """Recency-weighted mean of the newest history items; the profile where there is no history."""
+        return self.pooled(case.history.items, self._profiles.get(case.user))
+
+    def pooled(
+        self, history: NDArray[np.int32], profile: NDArray[np.float32] | None = None
+    ) -> NDArray[np.float32]:
+        """(dim,) user vector of catalogue positions, oldest first, or of a projected profile text."""
+        items = history[-self.choices.history_length :]
+        if len(items) == 0:
+            nothing = np.zeros_like(self.history_vectors[0])
+            return nothing if profile is None else np.float32(self.choices.profile_weight) * profile
+        weights = self.choices.recency_decay ** np.arange(len(items) - 1, -1, -1, dtype=np.float32)
+        vector: NDArray[np.float32] = (weights @ self.history_vectors[items] / weights.sum()).astype(np.float32)
+        return vector
+
+
+def validated_grid(base: ScoringChoices) -> list[ScoringChoices]:
+    """The choices that are tried on validation, equally for the frozen control and for the trained model."""
+    return [
+        replace(base, recency_decay=decay, popularity_weight=weight)
+        for decay in (0.8, 0.9, 0.95, 0.98)
+        for weight in (0.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0)
+    ]

@@ -1,0 +1,1 @@
+"""What runs on the coordinating server. It never sees a raw training interaction."""

@@ -1,0 +1,42 @@
+"""Central evaluation during training: the curve on the validation cases of consenting panel users.
+
+The final table with its controls belongs to simulations/results.py, since it looks at training users too.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hushrec.common.metrics import coverage
+from hushrec.common.protocol import Arrays
+from hushrec.common.scorer import LMScorer, ScoringChoices
+from hushrec.common.splits import Split
+from hushrec.common.workspace import Model
+from hushrec.server.ranking import validation_ndcg
+
+CURVE_CASES = 400  # cases whose lists the coverage is read from
+
+
+def curve_point(
+    model: Model, adapter: Arrays, log_popularity: NDArray[np.float32], split: Split, seed: int
+) -> dict[str, Any]:
+    """Validation NDCG@10 of the full ranking, and coverage@10, which falls when item vectors collapse."""
+    start = time.monotonic()
+    choices = ScoringChoices(model.config.recency_decay, 1.0, model.config.history_length)
+    scorer = LMScorer("hushrec", model, adapter, log_popularity, choices)
+    ndcg = validation_ndcg(scorer, split, seed=seed)
+    cases = split.cases["validation"][:CURVE_CASES]
+    scores = np.where(split.candidates["validation"], scorer.score(cases), -np.inf)
+    for row, case in zip(scores, cases, strict=True):
+        row[case.history.items] = -np.inf
+    top = np.argpartition(-scores, 10, axis=1)[:, :10]
+    counts = np.bincount(top.ravel(), minlength=split.n_items)[split.candidates["validation"]]
+    return {
+        "validation_NDCG@10": round(ndcg, 6),
+        "coverage@10": round(coverage(counts), 6),
+        "evaluation_seconds": round(time.monotonic() - start, 3),
+    }

@@ -1,0 +1,86 @@
+"""The state of a run after a round, in one file that is replaced atomically.
+
+It holds only released values (adapter, optimiser state, noised prior); budgets live in the ledger.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from hushrec.common.errors import BundleError
+from hushrec.common.protocol import Arrays
+
+NAME = "checkpoint.safetensors"
+
+
+@dataclass(frozen=True, eq=False)
+class Checkpoint:
+    """Everything the server needs to go on with the next round.
+
+    Attributes:
+        server_round: the last finished round; 0 after the popularity release.
+        adapter: trained tensors.
+        optimizer: ServerOptimizer.state().
+        log_popularity: float32 (items,).
+        facts: small JSON values: steps taken, refusals by code, seconds, bytes.
+    """
+
+    server_round: int
+    adapter: Arrays
+    optimizer: Arrays
+    log_popularity: NDArray[np.float32]
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+def write_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
+    """Replace the checkpoint: after a crash at any byte the file is the old one or the new one, whole."""
+    arrays = {f"adapter/{name}": value for name, value in checkpoint.adapter.items()}
+    arrays |= {f"optimizer/{name}": value for name, value in checkpoint.optimizer.items()}
+    arrays["log-popularity"] = checkpoint.log_popularity
+    arrays = {name: np.ascontiguousarray(value, dtype=np.float32) for name, value in arrays.items()}
+    facts = {"server_round": checkpoint.server_round, "facts": checkpoint.facts}
+    write_atomically(folder / NAME, save(arrays, metadata={"hushrec": json.dumps(facts)}))
+
+
+def read_checkpoint(folder: Path) -> Checkpoint | None:
+    """The checkpoint in `folder`, or None where there is none yet.
+
+    Raises:
+        BundleError: the file is damaged.
+    """
+    path = folder / NAME
+    if not path.exists():
+        return None
+    try:
+        with safe_open(path, framework="np") as stored:
+            facts = json.loads((stored.metadata() or {})["hushrec"])
+            arrays = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118 - not a dict
+        adapter = {n.removeprefix("adapter/"): v for n, v in arrays.items() if n.startswith("adapter/")}
+        optimizer = {n.removeprefix("optimizer/"): v for n, v in arrays.items() if n.startswith("optimizer/")}
+        return Checkpoint(facts["server_round"], adapter, optimizer, arrays["log-popularity"], facts["facts"])
+    except (SafetensorError, KeyError, ValueError, OSError) as error:
+        raise BundleError(f"{path} is damaged ({error}); the run cannot be resumed, start it again elsewhere") from error
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write beside `path`, flush to disk, rename over it."""
+    temporary = path.with_suffix(path.suffix + ".tmp")
+    with temporary.open("wb") as stream:
+        stream.write(content)
+        stream.flush()
+        os.fsync(stream.fileno())
+    temporary.replace(path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)

@@ -1,0 +1,101 @@
+"""The server's step: how the mean client update moves the adapter.
+
+The state is plain arrays, so that a checkpoint can hold it. Averaging the low-rank factors one by one (FedAvg of
+factors) is inexact for `lora`, where the mean of products is not the product of means; it is exact for `ffa` and `sb`.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from hushrec.common.config import ServerConfig
+from hushrec.common.errors import BundleError
+from hushrec.common.protocol import Arrays
+
+_ADAM_EPSILON = 1e-8
+_SLOTS = ("first", "second", "average")
+
+
+@dataclass
+class ServerOptimizer:
+    """FedAvg, FedAvgM or FedAdam over named arrays, with an optional running mean of the iterates.
+
+    Attributes:
+        config: which rule, its rates and momenta.
+        rounds: of the whole run, for the cosine schedule.
+        steps: taken so far.
+
+    Source: Reddi et al. 2021, arXiv:2003.00295 (FedAdam, with the usual bias correction); FedAvgM: Hsu et al. 2019,
+        arXiv:1909.06335. The averaging is post-processing, so it costs no privacy.
+    """
+
+    config: ServerConfig
+    rounds: int
+    steps: int = 0
+    first: Arrays = field(default_factory=dict)
+    second: Arrays = field(default_factory=dict)
+    average: Arrays = field(default_factory=dict)
+
+    def step(self, adapter: Arrays, update: Arrays) -> Arrays:
+        """The adapter after one step along `update` (mean of after - before); inputs stay as they are."""
+        self.steps += 1
+        moved = {name: value + self._rate(name) * self._direction(name, update[name]) for name, value in adapter.items()}
+        self._follow(moved)
+        return moved
+
+    def evaluated(self, adapter: Arrays) -> Arrays:
+        """What is evaluated and shipped: the running mean of iterates where averaging is on, else `adapter`."""
+        if not self.config.averaging or not self.average:
+            return adapter
+        # Starting from zero weight, the mean is over the iterates seen, not over the start.
+        mass = 1.0 - self.config.averaging**self.steps
+        return {name: (value / mass).astype(np.float32) for name, value in self.average.items()}
+
+    def _rate(self, name: str) -> np.float32:
+        head = name.endswith("_head.weight") or name.startswith("mix")
+        rate = self.config.head_learning_rate if head else self.config.learning_rate
+        if self.config.schedule == "cosine" and self.rounds:
+            rate *= 0.5 * (1 + math.cos(math.pi * min(1.0, (self.steps - 1) / self.rounds)))
+        return np.float32(rate)
+
+    def _direction(self, name: str, update: np.ndarray) -> np.ndarray:
+        config = self.config
+        if config.optimizer == "fedavg":
+            return update
+        beta = np.float32(config.momentum)
+        if config.optimizer == "fedavgm":
+            self.first[name] = beta * self.first.get(name, np.float32(0)) + update
+            return self.first[name]
+        squared = np.float32(config.second_momentum)
+        self.first[name] = beta * self.first.get(name, np.float32(0)) + (1 - beta) * update
+        self.second[name] = squared * self.second.get(name, np.float32(0)) + (1 - squared) * update * update
+        mean = self.first[name] / np.float32(1 - config.momentum**self.steps)
+        spread = self.second[name] / np.float32(1 - config.second_momentum**self.steps)
+        direction: np.ndarray = mean / (np.sqrt(spread) + np.float32(_ADAM_EPSILON))
+        return direction
+
+    def _follow(self, adapter: Arrays) -> None:
+        if not self.config.averaging:
+            return
+        keep = np.float32(self.config.averaging)
+        self.average = {name: keep * self.average.get(name, np.float32(0)) + (1 - keep) * v for name, v in adapter.items()}
+
+    def state(self) -> Arrays:
+        """Flat arrays for a checkpoint; `steps` travels beside them."""
+        return {f"{slot}/{name}": value for slot in _SLOTS for name, value in getattr(self, slot).items()}
+
+    def restore(self, state: Arrays, steps: int) -> None:
+        """Take up where `state` was written.
+
+        Raises:
+            BundleError: an entry that no slot knows.
+        """
+        self.steps = steps
+        for key, value in state.items():
+            slot, _, name = key.partition("/")
+            if slot not in _SLOTS:
+                raise BundleError(f"the checkpoint holds an unknown optimiser entry {key!r}")
+            getattr(self, slot)[name] = value.astype(np.float32)

@@ -1,0 +1,171 @@
+"""The rounds of a run: popularity release, training with a checkpoint after every round, and what is written down.
+
+Flower's Strategy.start drives the loop; this file feeds it and takes up an interrupted run where it stood. It never
+opens a client's data.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from flwr.app import ArrayRecord, MetricRecord
+from flwr.serverapp import Grid
+
+from hushrec.common.budget import is_private, spent_after
+from hushrec.common.config import RunConfig
+from hushrec.common.errors import ConfigError
+from hushrec.common.protocol import Arrays, pack, unpack
+from hushrec.common.workspace import Model, open_split, shared_model
+from hushrec.server.central import curve_point
+from hushrec.server.checkpoint import Checkpoint, read_checkpoint, write_atomically, write_checkpoint
+from hushrec.server.optimizer import ServerOptimizer
+from hushrec.server.popularity import release_popularity
+from hushrec.server.strategy import AdapterStrategy, RoundTraffic
+
+ROUNDS = "rounds.jsonl"
+# One record per finished round, as `extra={"round": {...}}`: whoever shows progress attaches a handler.
+log = logging.getLogger("hushrec.rounds")
+
+
+def run_rounds(grid: Grid, config: RunConfig) -> Checkpoint:
+    """Run or resume the configured rounds.
+
+    Returns:
+        The checkpoint of the last round.
+    Raises:
+        ConfigError: no run directory is configured.
+        BundleError: the checkpoint to resume from is damaged.
+    """
+    if not config.run.directory:
+        raise ConfigError("run.directory is empty: the server keeps its checkpoint there")
+    folder = Path(config.run.directory)
+    model = shared_model(config.model, config.data)
+    checkpoint = read_checkpoint(folder) or _first_checkpoint(grid, config, model, folder)
+    optimizer = ServerOptimizer(config.server, config.federation.rounds)
+    optimizer.restore(checkpoint.optimizer, int(checkpoint.facts["optimizer_steps"]))
+    strategy = AdapterStrategy(
+        model.shapes,
+        optimizer,
+        checkpoint.log_popularity,
+        clients_per_round=config.federation.clients_per_round,
+        wire=config.federation.wire,
+        seed=config.run.seed,
+        first_round=checkpoint.server_round,
+    )
+    recorder = _Recorder(folder, config, model, strategy, checkpoint, len(list(grid.get_node_ids())))
+    strategy.start(
+        grid,
+        pack(checkpoint.adapter, "float32"),
+        num_rounds=max(0, config.federation.rounds - checkpoint.server_round),
+        evaluate_fn=recorder.after_round,
+    )
+    return recorder.checkpoint
+
+
+def evaluated_adapter(config: RunConfig, checkpoint: Checkpoint) -> Arrays:
+    """The adapter that is evaluated and shipped: the last iterate, or the running mean where averaging is on."""
+    optimizer = ServerOptimizer(config.server, config.federation.rounds)
+    optimizer.restore(checkpoint.optimizer, int(checkpoint.facts["optimizer_steps"]))
+    return optimizer.evaluated(checkpoint.adapter)
+
+
+def _first_checkpoint(grid: Grid, config: RunConfig, model: Model, folder: Path) -> Checkpoint:
+    started = time.monotonic()
+    release = release_popularity(grid, config, len(model.prefix))
+    facts = {
+        "optimizer_steps": 0,
+        "refused": dict(release.refused),
+        "seconds": time.monotonic() - started,
+        "bytes_up": 0,
+        "bytes_down": 0,
+        "client_steps": 0,
+    }
+    checkpoint = Checkpoint(0, model.recommender.read(), {}, release.log_popularity, facts)
+    write_checkpoint(folder, checkpoint)
+    return checkpoint
+
+
+class _Recorder:
+    """Writes down each round: checkpoint first, then the line for people."""
+
+    def __init__(
+        self,
+        folder: Path,
+        config: RunConfig,
+        model: Model,
+        strategy: AdapterStrategy,
+        checkpoint: Checkpoint,
+        clients: int,
+    ) -> None:
+        self.folder, self.config, self.model, self.strategy = folder, config, model, strategy
+        self.checkpoint, self.clients = checkpoint, clients
+        self._split = open_split(config.data)
+        keep_rounds(folder, checkpoint.server_round)
+
+    def after_round(self, server_round: int, arrays: ArrayRecord) -> MetricRecord | None:
+        """Called by Flower with 0 before the first round of this process, then after each."""
+        finished = server_round + self.strategy.first_round
+        adapter = unpack(arrays, self.model.shapes)
+        if server_round == 0 and finished > 0:
+            return None  # resumed: this round was recorded before
+        if server_round > 0:
+            self._remember(finished, adapter)
+        record = self._line(finished, adapter)
+        with (self.folder / ROUNDS).open("a", encoding="utf-8") as stream:
+            stream.write(json.dumps(record) + "\n")
+        log.info("round %d", finished, extra={"round": record})
+        return None
+
+    def _remember(self, finished: int, adapter: Arrays) -> None:
+        traffic, before = self.strategy.traffic, self.checkpoint.facts
+        facts = {
+            "optimizer_steps": self.strategy.optimizer.steps,
+            "refused": dict(Counter(before["refused"]) + traffic.refused),
+            "seconds": before["seconds"] + traffic.seconds,
+            "bytes_up": traffic.bytes_up or before["bytes_up"],
+            "bytes_down": traffic.bytes_down,
+            "client_steps": before["client_steps"] + traffic.answered * self.config.train.local_steps,
+        }
+        optimizer = self.strategy.optimizer.state()
+        self.checkpoint = Checkpoint(finished, adapter, optimizer, self.checkpoint.log_popularity, facts)
+        write_checkpoint(self.folder, self.checkpoint)
+
+    def _line(self, finished: int, adapter: Arrays) -> dict[str, Any]:
+        traffic = self.strategy.traffic if finished else RoundTraffic()
+        record: dict[str, Any] = {
+            "round": finished,
+            "rounds": self.config.federation.rounds,
+            "asked": traffic.asked,
+            "answered": traffic.answered,
+            "refused": dict(traffic.refused),
+            "seconds": round(traffic.seconds, 3),
+            "epsilon": spent_after(self.config, self.clients, finished) if is_private(self.config) else None,
+        }
+        every, last = self.config.evaluation.every, self.config.federation.rounds
+        if finished in (0, last) or (every and finished % every == 0):
+            shipped = self.strategy.optimizer.evaluated(adapter)
+            prior = self.checkpoint.log_popularity
+            record |= curve_point(self.model, shipped, prior, self._split, self.config.run.seed)
+        return record
+
+
+def keep_rounds(folder: Path, last: int) -> None:
+    """Drop lines of rounds after `last`, which a resumed run writes again, and a torn last line."""
+    path = folder / ROUNDS
+    if not path.exists():
+        return
+    kept = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            if json.loads(line)["round"] <= last:
+                kept.append(line)
+        except (ValueError, KeyError):
+            break
+    write_atomically(path, "".join(line + "\n" for line in kept).encode())
+
+

@@ -1,0 +1,163 @@
+"""The aggregation strategy: whom to ask, what to accept, how to add it up.
+
+Weights are equal, since weighting by the number of examples would release it. Updates are added up as they arrive, so
+memory does not grow with the number of clients. Evaluation is central (server/app.py), so clients are never asked to
+evaluate.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord
+from flwr.serverapp import Grid
+from flwr.serverapp.strategy import Strategy
+from numpy.typing import NDArray
+
+from hushrec.common.errors import ProtocolError
+from hushrec.common.protocol import (
+    Arrays,
+    Shapes,
+    TrainRequest,
+    Wire,
+    pack,
+    payload_bytes,
+    read_update,
+    train_content,
+    unpack,
+)
+from hushrec.server.optimizer import ServerOptimizer
+
+
+@dataclass
+class RoundTraffic:
+    """What a round asked and got.
+
+    Attributes:
+        asked: clients that got a message.
+        answered: clients whose update is in the mean.
+        refused: code -> replies that were errors or were not accepted.
+        bytes_down, bytes_up: payload of one client, in bytes.
+        seconds: from the first message to the new adapter.
+    """
+
+    asked: int = 0
+    answered: int = 0
+    refused: Counter[str] = field(default_factory=Counter)
+    bytes_down: int = 0
+    bytes_up: int = 0
+    seconds: float = 0.0
+
+
+class AdapterStrategy(Strategy):
+    """Equal-weight averaging of adapter updates with a server optimiser.
+
+    Args:
+        shapes: name -> shape of every trained tensor; replies must have exactly these.
+        optimizer: moves the adapter.
+        log_popularity: the released prior, sent along.
+        clients_per_round: 0 asks every client.
+        seed: public; decides who is asked when, and the seeds of the rounds.
+        first_round: rounds that were finished before (a resumed run); Flower counts from 1 again.
+    """
+
+    def __init__(
+        self,
+        shapes: Shapes,
+        optimizer: ServerOptimizer,
+        log_popularity: NDArray[np.float32],
+        *,
+        clients_per_round: int,
+        wire: Wire,
+        seed: int,
+        first_round: int = 0,
+    ) -> None:
+        self.shapes, self.optimizer, self.log_popularity = shapes, optimizer, log_popularity
+        self.clients_per_round, self.wire, self.seed, self.first_round = clients_per_round, wire, seed, first_round
+        self.traffic = RoundTraffic()
+        self._adapter: Arrays = {}
+        self._started = 0.0
+
+    def configure_train(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """Messages of the round; all share one content."""
+        server_round += self.first_round
+        self._started = time.monotonic()
+        self._adapter = unpack(arrays, self.shapes)
+        nodes = choose_nodes(sorted(grid.get_node_ids()), server_round, self.clients_per_round, self.seed)
+        seed = int(np.random.default_rng([self.seed, server_round, 1]).integers(2**62))
+        request = TrainRequest(self._adapter, self.log_popularity, server_round, seed)
+        content = train_content(request, self.wire)
+        self.traffic = RoundTraffic(asked=len(nodes), bytes_down=sum(map(payload_bytes, content.array_records.values())))
+        return [Message(content, node, MessageType.TRAIN) for node in nodes]
+
+    def aggregate_train(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
+        """The new adapter, or None where no reply could be used; the run goes on with the old one then."""
+        total: Arrays = {name: np.zeros(shape, dtype=np.float32) for name, shape in self.shapes.items()}
+        clients = 0
+        for message in replies:
+            try:
+                update = read_update(message, self.shapes, most_clients=self.traffic.asked - clients)
+            except ProtocolError as error:
+                self.traffic.refused[error.code] += 1
+                continue
+            if update.clients:
+                self.traffic.bytes_up = payload_bytes(message.content["update"])  # type: ignore[arg-type]
+            for name, value in update.arrays.items():
+                total[name] += value
+            clients += update.clients
+        self.traffic.answered = clients
+        silent = self.traffic.asked - clients - self.traffic.refused.total()
+        if silent > 0:
+            self.traffic.refused["NO_REPLY"] += silent
+        if clients == 0:
+            self.traffic.seconds = time.monotonic() - self._started
+            return None, None
+        mean = {name: value / np.float32(clients) for name, value in total.items()}
+        moved = self.optimizer.step(self._adapter, mean)
+        self.traffic.seconds = time.monotonic() - self._started
+        return pack(moved, "float32"), MetricRecord({"clients": clients})
+
+    def configure_evaluate(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """Nobody: a client's metric would be a release of its own."""
+        return []
+
+    def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
+        """Nothing to aggregate."""
+        return None
+
+    def summary(self) -> None:
+        """Nothing to log; the run's configuration is in its directory."""
+
+
+def choose_nodes(nodes: Sequence[int], server_round: int, per_round: int, seed: int) -> list[int]:
+    """Who is asked in a round: everyone once, in a seeded order, before anyone is asked again.
+
+    Fixed turns keep every client's number of participations, and so its epsilon, known in advance and equal to within
+    one; drawing afresh each round would give some client many more than the mean.
+
+    Args:
+        nodes: all nodes, sorted.
+        server_round: from 1.
+        per_round: 0 or >= len(nodes) asks all.
+    """
+    if not per_round or per_round >= len(nodes):
+        return list(nodes)
+    chosen: list[int] = []
+    turn, last = (server_round - 1) * per_round, server_round * per_round
+    while turn < last:
+        lap, place = divmod(turn, len(nodes))
+        order = np.random.default_rng([seed, lap, 2]).permutation(len(nodes))
+        chosen += [nodes[position] for position in order[place : place + last - turn]]
+        turn = min(last, (lap + 1) * len(nodes))
+    # Two laps may meet in one round; nobody is asked twice in it.
+    return list(dict.fromkeys(chosen))

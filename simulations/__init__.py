@@ -1,0 +1,1 @@
+"""Federations on one machine: the in-process grid, the run directory and the command line."""

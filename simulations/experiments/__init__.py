@@ -1,0 +1,1 @@
+"""Named experiments: TOML files that hold overrides of the defaults only."""

@@ -1,0 +1,77 @@
+"""The untrained control: the frozen language model, whitened, with its best validated recency and popularity weight.
+
+It is strong and free of privacy cost, so whatever training gains is measured against it. It is never trained here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from hushrec.common.protocol import Arrays
+from hushrec.common.scorer import LMScorer, ScoringChoices, validated_grid
+from hushrec.common.splits import Split
+from hushrec.common.workspace import Model, whitening
+from hushrec.server.ranking import validation_ndcg
+
+DIMS = (32, 64, 128, 384)
+POWERS = (0.25, 0.5, 0.75)
+PROFILE_WEIGHTS = (0.0, 0.25, 0.5, 1.0, 2.0)
+
+
+def frozen_scorer(
+    model: Model, untrained: Arrays, log_popularity: NDArray[np.float32], split: Split, seed: int
+) -> tuple[LMScorer, dict[str, float]]:
+    """The best frozen control by validation NDCG@10.
+
+    Args:
+        untrained: the adapter before round 1 (adapters at zero).
+    Returns:
+        The scorer and what was chosen: whitening dimension and power, recency decay, popularity weight.
+    """
+    model.recommender.write(untrained)
+    with torch.no_grad():
+        encoded = model.recommender.encoder.encode(model.prefix, torch.arange(len(model.prefix)))
+    start = ScoringChoices(history_length=model.config.history_length)
+    plain = LMScorer("frozen_lm", model, untrained, log_popularity, start)
+    best: tuple[float, LMScorer, dict[str, float]] | None = None
+    for dim in (dim for dim in DIMS if dim <= min(encoded.shape)):
+        for power in POWERS:
+            center, heads = whitening(encoded, dim, power)
+            candidate = plain.with_choices(start)
+            candidate.set_projection(encoded.numpy(), center.numpy(), heads.numpy())
+            quick = [replace(start, popularity_weight=weight) for weight in (0.25, 0.5, 1.0, 2.0)]
+            ndcg, chosen = best_choices(candidate, quick, split, seed)
+            if best is None or ndcg > best[0]:
+                best = (ndcg, chosen, {"dim": dim, "power": power})
+    assert best is not None
+    _, scorer, found = best
+    _, scorer = best_choices(scorer, validated_grid(scorer.choices), split, seed)
+    found |= {
+        "recency_decay": scorer.choices.recency_decay,
+        "popularity_weight": scorer.choices.popularity_weight,
+    }
+    return scorer, found
+
+
+def best_choices(
+    scorer: LMScorer, grid: Sequence[ScoringChoices], split: Split, seed: int
+) -> tuple[float, LMScorer]:
+    """The choices of `grid` with the highest validation NDCG@10; the first of equals."""
+    tried = [(validation_ndcg(scorer.with_choices(choices), split, seed=seed), choices) for choices in grid]
+    ndcg, choices = max(tried, key=lambda pair: pair[0])
+    return ndcg, scorer.with_choices(choices)
+
+
+def with_profile_weight(scorer: LMScorer, split: Split, seed: int) -> LMScorer:
+    """Choose how strongly a profile text speaks for a user without history, on validation users whose history is hidden."""
+    if not scorer.has_profiles:
+        return scorer
+    hidden = tuple(replace(case, history=case.history.take(slice(0, 0))) for case in split.cases["validation"])
+    blank = replace(split, cases={**split.cases, "validation": hidden})
+    grid = [replace(scorer.choices, profile_weight=weight) for weight in PROFILE_WEIGHTS]
+    return best_choices(scorer, grid, blank, seed)[1]

@@ -1,0 +1,182 @@
+"""The final table: hushrec beside every control on the same cases, with intervals, paired differences and the price.
+
+This is the simulation's view: it looks at training users' held-out items, which no ledger covers. A deployment sees
+the panel only.
+"""
+
+from __future__ import annotations
+
+import platform
+import resource
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hushrec.client.store import count_clients
+from hushrec.common.budget import enforced_claim, is_private
+from hushrec.common.config import RunConfig
+from hushrec.common.ledger import read_ledger
+from hushrec.common.privacy import report
+from hushrec.common.protocol import Arrays
+from hushrec.common.scorer import LMScorer, ScoringChoices, validated_grid
+from hushrec.common.splits import Split
+from hushrec.common.workspace import Model, open_dataset, open_split, shared_model
+from hushrec.server.checkpoint import Checkpoint
+from hushrec.server.controls import CONTROLS, Popularity, Scorer, fit_controls
+from hushrec.server.evaluation import Evaluation, evaluate, paired
+from hushrec.simulations.frozen import best_choices, frozen_scorer, with_profile_weight
+
+Step = Callable[[str], None]
+COMPARED = (
+    "warm/HR@10",
+    "warm/NDCG@10",
+    "warm/sampled99_HR@10",
+    "warm/sampled99_NDCG@10",
+    "tail/NDCG@10",
+    "cold_items/Recall@20",
+    "cold_items/NDCG@20",
+    "cold_users/0/NDCG@20",
+    "cold_users/1/NDCG@20",
+    "cold_users/5/NDCG@20",
+)
+
+
+def evaluate_run(
+    config: RunConfig, untrained: Arrays, adapter: Arrays, checkpoint: Checkpoint, step: Step
+) -> tuple[dict[str, Any], ScoringChoices]:
+    """results.json of a finished run, and the validated choices that go into its bundle.
+
+    Args:
+        untrained: the adapter before round 1.
+        adapter: what is evaluated and shipped.
+        step: told what is being computed, for the progress display.
+    """
+    dataset, split = open_dataset(config.data), open_split(config.data)
+    model, seed = shared_model(config.model, config.data), config.run.seed
+    prior = checkpoint.log_popularity
+    systems: dict[str, Scorer] = {}
+    chosen: dict[str, dict[str, Any]] = {}
+    for name in CONTROLS:
+        step(f"control {name}")
+        control = fit_controls(split, seed=seed, names=[name])[name]
+        systems[name], chosen[name] = control, dict(control.choices)
+        if name == "popularity" and is_private(config) and prior.any():
+            systems["dp_popularity"] = Popularity(prior, name="dp_popularity")
+    step("control frozen_lm")
+    frozen, found = frozen_scorer(model, untrained, prior, split, seed)
+    step("hushrec")
+    ours = trained_scorer(config, model, adapter, prior, split)
+    profiles = _profile_vectors(model, config, split)
+    frozen, ours = _with_profiles(frozen, profiles, split, seed), _with_profiles(ours, profiles, split, seed)
+    systems |= {"frozen_lm": frozen, "hushrec": ours}
+    chosen |= {"frozen_lm": found, "hushrec": asdict(ours.choices)}
+    evaluations: dict[str, Evaluation] = {}
+    for name, scorer in systems.items():
+        step(f"evaluating {name}")
+        evaluations[name] = evaluate(scorer, split, dataset, seed=seed)
+    results = {
+        "experiment": config.run.experiment,
+        "dataset": {
+            "name": dataset.name,
+            "users": len(dataset),
+            "items": len(dataset.catalog),
+            "interactions": int(sum(map(len, dataset.histories))),
+            "training_users": len(split.train),
+            "clients": count_clients(config),
+        },
+        "protocol": config.data.protocol,
+        "seed": seed,
+        "systems": {name: evaluation.figures for name, evaluation in evaluations.items()},
+        "paired": _paired(evaluations, seed),
+        "choices": chosen,
+        "privacy": privacy_section(config),
+        "cost": cost_section(config, checkpoint),
+        "config": config.to_flat(),
+    }
+    return results, ours.choices
+
+
+def trained_scorer(
+    config: RunConfig, model: Model, adapter: Arrays, prior: NDArray[np.float32], split: Split
+) -> LMScorer:
+    """hushrec with recency and popularity weight chosen on validation from the same grid as the frozen control."""
+    start = ScoringChoices(config.model.recency_decay, 1.0, config.model.history_length)
+    scorer = LMScorer("hushrec", model, adapter, prior, start)
+    return best_choices(scorer, validated_grid(start), split, config.run.seed)[1]
+
+
+def _with_profiles(
+    scorer: LMScorer, profiles: dict[int, NDArray[np.float32]], split: Split, seed: int
+) -> LMScorer:
+    return with_profile_weight(scorer.with_profiles(profiles), split, seed)
+
+
+def _profile_vectors(model: Model, config: RunConfig, split: Split) -> dict[int, NDArray[np.float32]]:
+    """Encoded profile texts of the users that are asked about without a history, and of the validation users."""
+    dataset = open_dataset(config.data)
+    users = sorted({c.user for g in ("validation", "cold_users/0") for c in split.cases.get(g, ())})
+    users = [user for user in users if dataset.profiles[user]]
+    if not users or config.data.protocol != "joint":
+        return {}
+    encoded = model.encode_texts([dataset.profiles[user] for user in users]).numpy()
+    return dict(zip(users, encoded, strict=True))
+
+
+def _paired(evaluations: dict[str, Evaluation], seed: int) -> dict[str, Any]:
+    ours, differences = evaluations["hushrec"], {}
+    for name, other in evaluations.items():
+        if name != "hushrec":
+            differences[f"hushrec - {name}"] = {
+                figure: paired(ours, other, figure, seed=seed)
+                for figure in COMPARED
+                if figure in ours.per_user and figure in other.per_user
+            }
+    return differences
+
+
+def privacy_section(config: RunConfig) -> dict[str, Any]:
+    """What was spent, replayed from the ledger: the client that spent most."""
+    privacy = config.privacy
+    if not is_private(config):
+        return {
+            "mechanism": "none",
+            "unit": None,
+            "relation": None,
+            "epsilon": None,
+            "delta": None,
+            "accountant": None,
+            "trust": "NO PRIVACY: updates leave the clients in the clear; for research only",
+        }
+    ledger = read_ledger(Path(config.run.directory) / "ledger.jsonl")
+    claim = enforced_claim(privacy)
+    spent = {client: ledger.events(client) for client in ledger.clients()}
+    worst = max(spent.values(), key=claim.epsilon, default=())
+    return {
+        "mechanism": "gaussian",
+        **{key: value for key, value in report(worst, claim).items() if key != "mechanism"},
+        "noise_added_by": claim.mechanism,
+        "clients_charged": len(spent),
+        "noise_multiplier": privacy.noise_multiplier,
+        "max_grad_norm": privacy.max_grad_norm,
+        "record_span": privacy.record_span if privacy.unit == "record" else None,
+    }
+
+
+def cost_section(config: RunConfig, checkpoint: Checkpoint) -> dict[str, Any]:
+    """Seconds, bytes and memory. Bytes are those of one client's messages, however the cohort was executed."""
+    facts, rounds = checkpoint.facts, max(1, checkpoint.server_round)
+    seconds = float(facts["seconds"])
+    return {
+        "seconds": round(seconds, 2),
+        "seconds_per_round": round(seconds / rounds, 3),
+        "client_steps_per_second": round(facts["client_steps"] / seconds, 2) if seconds else 0.0,
+        "bytes_up_per_client_round": facts["bytes_up"],
+        "bytes_down_per_client_round": facts["bytes_down"],
+        "peak_rss_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1),
+        "refused": facts["refused"],
+        "machine": f"{platform.machine()}, {config.run.threads or 'all'} threads, {platform.system()}",
+    }

@@ -1,0 +1,157 @@
+"""A run directory from start to finish: resolve, train, evaluate, write down; resume what was interrupted.
+
+    experiment.toml  resolved configuration        ledger.jsonl   what privacy was spent (private runs)
+    rounds.jsonl     one line per round            bundle/        what recommends
+    results.json     the table                     report.html    the table and plots for people
+    checkpoint.safetensors  state after the last finished round; start.safetensors  state before round 1
+
+It prints nothing; whoever shows progress passes a `Watcher` and listens to the "hushrec.rounds" log.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from flwr.app import Context, RecordDict
+from safetensors.numpy import load_file, save
+
+from hushrec.client.app import app as client_app
+from hushrec.client.cohort import answer_query, answer_train
+from hushrec.client.store import close_ledgers, count_clients, count_units
+from hushrec.common.budget import with_noise
+from hushrec.common.bundle import Bundle, write_bundle
+from hushrec.common.config import RunConfig, read_experiment
+from hushrec.common.errors import BundleError, ConfigError
+from hushrec.common.protocol import Arrays
+from hushrec.common.workspace import open_dataset, shared_model, torch_dtype
+from hushrec.server.app import app as server_app
+from hushrec.server.checkpoint import Checkpoint, read_checkpoint, write_atomically
+from hushrec.server.rounds import evaluated_adapter
+from hushrec.simulations.grid import QUERY, TRAIN, InProcessGrid
+from hushrec.simulations.report import write_report
+from hushrec.simulations.results import evaluate_run
+
+EXPERIMENT, RESULTS, START = "experiment.toml", "results.json", "start.safetensors"
+
+
+@dataclass(frozen=True)
+class Watcher:
+    """What a run tells while it works.
+
+    Attributes:
+        step: called with the name of what starts now.
+        encoding: called with (texts done, texts in all) while the catalogue is encoded.
+    """
+
+    step: Callable[[str], None] = lambda name: None
+    encoding: Callable[[int, int], None] = lambda done, total: None
+
+
+def new_run(config: RunConfig, folder: Path) -> RunConfig:
+    """Make the run directory and resolve what is left open: noise for the target, dtype for the machine.
+
+    Raises:
+        ConfigError: the folder holds a run already, or cannot be made.
+    """
+    if (folder / EXPERIMENT).exists():
+        raise ConfigError(f"{folder} holds a run already; go on with --resume {folder}, or choose another --out")
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ConfigError(f"{folder} is not an empty folder; choose another --out")
+    resolved = config.replace(run__directory=str(folder.resolve()))
+    resolved = with_noise(resolved, count_clients(resolved), count_units(resolved))
+    dtype = str(torch_dtype(resolved.model)).removeprefix("torch.")
+    resolved = resolved.replace(model__dtype=dtype)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"cannot make {folder}: {error.strerror}; choose another --out") from error
+    write_atomically(folder / EXPERIMENT, resolved.to_toml().encode())
+    return resolved
+
+
+def open_run(folder: Path) -> RunConfig:
+    """The resolved configuration of an existing run; it may have been moved.
+
+    Raises:
+        ConfigError: no run there.
+    """
+    if not (folder / EXPERIMENT).exists():
+        raise ConfigError(f"{folder} is no run directory: it has no {EXPERIMENT}")
+    config = RunConfig.from_flat(read_experiment(folder / EXPERIMENT), str(folder / EXPERIMENT))
+    return config.replace(run__directory=str(folder.resolve()))
+
+
+def execute(config: RunConfig, watcher: Watcher | None = None) -> dict[str, Any]:
+    """Train (or go on training), evaluate and write everything down.
+
+    Args:
+        config: of `new_run` or `open_run`.
+    Returns:
+        The content of results.json.
+    Raises:
+        HushrecError: see its kinds; the run directory stays resumable.
+    """
+    watcher = watcher or Watcher()
+    folder = Path(config.run.directory)
+    if config.run.threads:
+        torch.set_num_threads(config.run.threads)
+    try:
+        watcher.step("loading the language model and encoding the catalogue")
+        model = shared_model(config.model, config.data)
+        if not (folder / START).exists():
+            write_atomically(folder / START, save(model.recommender.read()))
+        untrained: Arrays = load_file(folder / START)
+        watcher.step("training")
+        checkpoint = _train(config)
+        adapter = evaluated_adapter(config, checkpoint)
+        results, choices = evaluate_run(config, untrained, adapter, checkpoint, watcher.step)
+    finally:
+        close_ledgers()
+    watcher.step("writing the bundle and the report")
+    bundle = Bundle(
+        model_config=config.model,
+        base_sha256=model.base.sha256,
+        catalog=open_dataset(config.data).catalog,
+        adapter=adapter,
+        log_popularity=checkpoint.log_popularity,
+        choices=choices,
+        privacy=results["privacy"],
+        experiment=config.run.experiment,
+    )
+    write_bundle(folder / "bundle", bundle)
+    write_atomically(folder / RESULTS, (json.dumps(results, indent=1, allow_nan=False) + "\n").encode())
+    write_report(folder)
+    return results
+
+
+def _train(config: RunConfig) -> Checkpoint:
+    flat = config.to_flat()
+    cohorts = {TRAIN: answer_train, QUERY: answer_query} if config.federation.execution == "cohort" else None
+    grid = InProcessGrid(client_app, count_clients(config), flat, cohorts)
+    context = Context(run_id=1, node_id=1, node_config={}, state=RecordDict(), run_config=flat)
+    server_app(grid=grid, context=context)
+    checkpoint = read_checkpoint(Path(config.run.directory))
+    if checkpoint is None:
+        raise BundleError(f"the server left no checkpoint in {config.run.directory}")
+    return checkpoint
+
+
+def read_results(folder: Path) -> dict[str, Any] | None:
+    """results.json of a finished run, None where there is none yet.
+
+    Raises:
+        BundleError: the file is damaged.
+    """
+    path = folder / RESULTS
+    if not path.exists():
+        return None
+    try:
+        results: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise BundleError(f"{path} is damaged ({error}); delete it and use --resume to evaluate again") from error
+    return results
