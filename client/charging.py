@@ -45,10 +45,15 @@ def charge(stores: Sequence[Store], event: PrivacyEvent, privacy: PrivacyConfig,
     claim = enforced_claim(privacy)
     refused: dict[int, HushrecError] = {}
     by_ledger: dict[int, tuple[Ledger, list[int]]] = {}
+    named: set[str] = set()
     for number, store in enumerate(stores):
         if store.ledger is None:
             refused[number] = PrivacyError(f"{store.client} has no ledger; a private round needs one")
             continue
+        if store.client in named:
+            refused[number] = PrivacyError(f"{store.client} is asked twice in one round")
+            continue
+        named.add(store.client)
         try:
             require_budget(store.ledger.events(store.client), event, claim)
         except PrivacyError as error:

@@ -6,6 +6,7 @@ one client becomes that client's refusal, and the others go on.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -23,6 +24,7 @@ from hushrec.common.privacy import PrivacyEvent
 from hushrec.common.protocol import TrainRequest, Update, read_train, refusal, reply, reply_sha256
 from hushrec.common.workspace import Model, shared_model
 
+log = logging.getLogger("hushrec.client")  # stays on the device
 POPULARITY_ROUND = 0  # the release stands before round 1 in the ledger
 
 
@@ -81,8 +83,8 @@ def _open(messages: Sequence[Message], contexts: Sequence[Context], config: RunC
         member = _Member(message)
         try:
             member.store = open_simulated(config, context.node_config)
-        except HushrecError as error:
-            member.answer = refusal(message, error)
+        except Exception as error:  # whatever it is, its text must not leave as Flower's error reply
+            member.answer = _refused(message, error)
         members.append(member)
     return members
 
@@ -103,8 +105,8 @@ def _common_request(members: Sequence[_Member], model: Model) -> TrainRequest | 
             if found is not None and (request.server_round, request.seed) != (found.server_round, found.seed):
                 raise ProtocolError("BAD_REQUEST", "the messages of a cohort ask for different rounds")
             found = found or request
-        except (ProtocolError, KeyError) as error:
-            member.answer = refusal(member.message, error)
+        except Exception as error:  # as above
+            member.answer = _refused(member.message, error)
     return found
 
 
@@ -122,29 +124,43 @@ def _work(
     if event is not None:
         receipts = charge([_store(member) for member in working], event, config.privacy, server_round)
         for number, error in receipts.refused.items():
-            working[number].answer = refusal(working[number].message, error)
+            working[number].answer = _refused(working[number].message, error)
     paid = [working[number] for number in receipts.paid]
     if not paid:
         return
-    try:
-        updates = compute([_store(member) for member in paid])
-    except HushrecError as error:
-        for member in paid:
-            member.answer = refusal(member.message, error)
-        return
     hashes: dict[str, str] = {}
-    for member, update in zip(paid, updates, strict=True):
+    for member, update in zip(paid, _each(compute, [_store(member) for member in paid]), strict=True):
+        if isinstance(update, Exception):
+            member.answer = _refused(member.message, update)
+            continue
         try:
             # Counts pass 65,504, the largest float16, on large data; they travel once, so 32 bits cost little.
             answer = reply(member.message, update, "float32" if counts else config.federation.wire, _field(counts))
         except ProtocolError as error:
-            member.answer = refusal(member.message, error)
+            member.answer = _refused(member.message, error)
             continue
         member.answer = answer
         record = answer.content[_field(counts)]
         assert isinstance(record, ArrayRecord)
         hashes[_store(member).client] = reply_sha256(record) if event is not None else ""
     receipts.commit(hashes)
+
+
+def _each(compute: Callable[[Sequence[Store]], list[Update]], stores: Sequence[Store]) -> list[Update | Exception]:
+    """The updates; where the cohort fails as a whole, each client alone, so that one failure stays with its client."""
+    try:
+        return list(compute(stores))
+    except Exception as error:
+        if len(stores) == 1:
+            return [error]
+    return [update for store in stores for update in _each(compute, [store])]
+
+
+def _refused(message: Message, error: Exception) -> Message:
+    """The refusal that is sent; of an error nobody planned for, the device's own log keeps the rest."""
+    if not isinstance(error, HushrecError):
+        log.error("a client failed", exc_info=error)
+    return refusal(message, error)
 
 
 def _field(counts: bool) -> Literal["counts", "update"]:

@@ -15,7 +15,8 @@ from hushrec.common.recommender import Recommender, recency_pool
 
 def record_losses(
     model: Recommender,
-    encoded: Tensor,
+    users: Tensor,
+    items: Tensor,
     log_popularity: Tensor,
     mask: Tensor,
     twins: Tensor,
@@ -26,7 +27,8 @@ def record_losses(
     """Mean sampled-softmax loss over the targets of each record.
 
     Args:
-        encoded: (b, w + n, width) text vectors: the record's w items, oldest first, then its n negatives.
+        users: (b, w, dim) what each of the record's w items, oldest first, says about its user.
+        items: (b, w + n, dim) item vectors of the same w items, then of the record's n negatives.
         log_popularity: (b, w + n) public or noised prior of the same texts.
         mask: (b, w), 1 where the record has an item.
         twins: (b, n), True where a negative is one of the record's own items; such a negative is left out.
@@ -37,9 +39,9 @@ def record_losses(
         (b,) losses; 0 for a record of fewer than two items.
     """
     width = mask.shape[1]
-    users = recency_pool(model.user_vectors(encoded[:, :width]), mask, decay)[:, :-1]
-    scores = model.scores(users, model.item_vectors(encoded), log_popularity)  # (b, w - 1, w + n)
-    correction = torch.full((encoded.shape[1],), log_correction)
+    pooled = recency_pool(users, mask, decay)[:, :-1]
+    scores = model.scores(pooled, items, log_popularity)  # (b, w - 1, w + n)
+    correction = torch.full((items.shape[1],), log_correction)
     correction[:width] = 0.0  # the record's own items are always candidates
     allowed = torch.cat([mask.bool(), ~twins], dim=1)
     scores = (scores + correction).masked_fill(~allowed[:, None, :], float("-inf"))
@@ -48,4 +50,5 @@ def record_losses(
     # A padded position has no target; any allowed column keeps its (unused) loss finite.
     targets = torch.where(real.bool(), targets, torch.zeros_like(targets))
     losses = F.cross_entropy(scores.flatten(0, 1), targets.flatten(), reduction="none").view(len(mask), width - 1)
-    return (losses * real).sum(1) / real.sum(1).clamp(min=1)
+    # masked_fill, not a product: a record of no item at all has infinite losses here.
+    return losses.masked_fill(~real.bool(), 0.0).sum(1) / real.sum(1).clamp(min=1)

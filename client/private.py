@@ -6,35 +6,66 @@ was paid for is training.py's.
 
 from __future__ import annotations
 
+import math
 import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
+from cryptography.hazmat.primitives.ciphers import Cipher
+from cryptography.hazmat.primitives.ciphers.algorithms import AES
+from cryptography.hazmat.primitives.ciphers.modes import CTR
 from opacus.grad_sample import GradSampleModule
 from opacus.grad_sample.utils import register_grad_sampler
 from opacus.optimizers import DPOptimizer
-from opacus.utils.uniform_sampler import UniformWithReplacementSampler
 from torch import Tensor, nn
 
 from hushrec.common.adapters import Factor
 from hushrec.common.errors import PrivacyError
-from hushrec.common.recommender import Recommender
+from hushrec.common.recommender import Recommender, Scale
 
 
-@register_grad_sampler(Factor)
+@register_grad_sampler(Factor)  # type: ignore[untyped-decorator]
 def _factor_gradients(layer: Factor, activations: list[Tensor], backprops: Tensor) -> dict[nn.Parameter, Tensor]:
     """(rows, tokens, in) and (rows, tokens, out) -> (rows, out, in), summed over tokens in float32."""
     gradients = torch.einsum("nti,nto->noi", activations[0].float(), backprops.float())
     return {layer.weight: gradients}
 
 
-def fresh_generator() -> torch.Generator:
-    """Noise no one can predict: a new generator from the operating system's entropy, never from a configuration."""
-    generator = torch.Generator()
-    generator.manual_seed(int.from_bytes(os.urandom(8), "big") >> 1)
-    return generator
+@register_grad_sampler(Scale)  # type: ignore[untyped-decorator]
+def _scale_gradients(layer: Scale, activations: list[Tensor], backprops: Tensor) -> dict[nn.Parameter, Tensor]:
+    """(rows, ..., dim) twice -> (rows, dim)."""
+    product = activations[0].float() * backprops.float()
+    return {layer.weight: product.reshape(len(product), -1, product.shape[-1]).sum(1)}
+
+
+def secret_uniform(size: int) -> Tensor:
+    """(size,) float64 in (0, 1), size >= 1, from fresh entropy of the operating system, never from a configuration.
+
+    torch's own generator would not do: it keeps 32 bits of its seed, few enough to try them all, and its next outputs
+    follow from earlier ones, which the server sees bare wherever a gradient is zero (all of lora_A in round 1). AES in
+    counter mode, under a key that is used once, stretches the entropy ten times faster than the system would.
+    """
+    stream = Cipher(AES(os.urandom(32)), CTR(os.urandom(16))).encryptor()
+    bits = torch.frombuffer(bytearray(stream.update(bytes(8 * size))), dtype=torch.int64)
+    return ((bits & (2**53 - 1)).double() + 0.5) / 2**53
+
+
+def secret_gaussian(size: int) -> Tensor:
+    """(size,) float32 standard normal numbers that no one can predict (Box & Muller 1958)."""
+    radius, turn = secret_uniform(size + size % 2).chunk(2)
+    radius, turn = torch.sqrt(-2 * torch.log(radius)), 2 * math.pi * turn
+    return torch.cat([radius * torch.cos(turn), radius * torch.sin(turn)])[:size].float()
+
+
+class _SecretNoiseOptimizer(DPOptimizer):  # type: ignore[misc]  # Opacus is untyped
+    """Opacus' clipping and scaling, with noise from `secret_gaussian`."""
+
+    def add_noise(self) -> None:
+        for parameter in self.params:
+            noise = secret_gaussian(parameter.numel()).view_as(parameter)
+            parameter.grad = parameter.summed_grad + self.noise_multiplier * self.max_grad_norm * noise
 
 
 @contextmanager
@@ -105,29 +136,24 @@ class NoisedSum:
     Guarantees:
         - with sigma = 0, adding or removing one row moves `release() * denominator` by at most C.
         - no row at all still gives a noised release.
+        - a NaN or infinite row counts as zero: refusing it would tell, without noise, what it holds.
     """
 
     def __init__(self, size: int, *, max_grad_norm: float, noise_multiplier: float, denominator: float) -> None:
         self._flat = nn.Parameter(torch.zeros(size))
-        self._optimizer = DPOptimizer(
+        self._optimizer = _SecretNoiseOptimizer(
             torch.optim.SGD([self._flat], lr=1.0),
             noise_multiplier=noise_multiplier,
             max_grad_norm=max_grad_norm,
             expected_batch_size=denominator,
             loss_reduction="mean",
-            generator=fresh_generator(),
         )
         # Pieces are summed before the one division, so Opacus must not divide by the number of pieces.
         self._pieces = 0
 
     def add(self, rows: Tensor) -> None:
-        """Clip and add (k, d) rows; k may be 0.
-
-        Raises:
-            PrivacyError: a row is NaN or infinite, which clipping would not bound.
-        """
-        if not bool(torch.isfinite(rows).all()):
-            raise PrivacyError("a gradient is not finite; nothing was released")
+        """Clip and add (k, d) rows; k may be 0."""
+        rows = torch.where(torch.isfinite(rows).all(dim=1, keepdim=True), rows, torch.zeros(()))
         self._flat.grad_sample = rows  # type: ignore[attr-defined]
         self._optimizer.clip_and_accumulate()
         self._flat.grad_sample = None  # type: ignore[attr-defined]
@@ -154,7 +180,5 @@ def poisson_choice(rows: int, sample_rate: float) -> list[int]:
     """Each of `rows` with probability `sample_rate`, independently; all of them at 1. May be empty."""
     if rows == 0 or sample_rate >= 1.0:
         return list(range(rows))
-    sampler = UniformWithReplacementSampler(
-        num_samples=rows, sample_rate=sample_rate, steps=1, generator=fresh_generator()
-    )
-    return next(iter(sampler))
+    chosen: list[int] = torch.nonzero(secret_uniform(rows) < sample_rate).flatten().tolist()
+    return chosen

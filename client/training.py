@@ -7,7 +7,8 @@ the noise was paid for (charging.py) and never talks to the network.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -32,7 +33,7 @@ def train_cohort(model: Model, request: TrainRequest, stores: Sequence[Store], c
     the sum of losses needs one backward pass, and a sum is all that the server uses.
 
     Raises:
-        PrivacyError: a gradient is not finite, or a layer gives none per row.
+        PrivacyError: a layer gives no gradient per row.
     """
     if config.train.local_steps > 1:
         return [_many_steps(model, request, store, config) for store in stores]
@@ -87,15 +88,16 @@ def _inputs(rows: Sequence[tuple[str, Row]], request: TrainRequest, items: int, 
     )
 
 
-def _losses(model: Model, encoded: Tensor, batch: _Batch, prior: Tensor, config: RunConfig) -> Tensor:
-    items = len(model.prefix)
+def _losses(model: Model, users: Tensor, items: Tensor, batch: _Batch, prior: Tensor, config: RunConfig) -> Tensor:
+    catalogue = len(model.prefix)
     return record_losses(
         model.recommender,
-        encoded,
+        users,
+        items,
         prior[batch.index],
         batch.mask,
         batch.twins,
-        log_correction=math.log(items / min(config.train.negatives, items)),
+        log_correction=math.log(catalogue / min(config.train.negatives, catalogue)),
         decay=config.model.recency_decay,
     )
 
@@ -110,7 +112,10 @@ def _clear_sum(model: Model, request: TrainRequest, stores: Sequence[Store], con
         batch = _Batch.of(_inputs(rows, request, len(model.prefix), config))
         distinct, position = torch.unique(batch.index, return_inverse=True)
         encoded = recommender.encoder.encode(model.prefix, distinct)  # each text once, whoever asked for it
-        losses = _losses(model, encoded[position], batch, torch.from_numpy(request.log_popularity), config)
+        # Projected before they are spread over the rows: a vector of head_dim numbers instead of the encoder's width.
+        users = recommender.user_vectors(encoded)[position[:, : batch.mask.shape[1]]]
+        items = recommender.item_vectors(encoded)[position]
+        losses = _losses(model, users, items, batch, torch.from_numpy(request.log_popularity), config)
         (losses * weights).sum().backward()  # type: ignore[no-untyped-call]
     lr = config.train.learning_rate
     update: Arrays = {}
@@ -127,11 +132,12 @@ def _noised_updates(model: Model, request: TrainRequest, stores: Sequence[Store]
     if privacy.noise_multiplier <= 0:
         raise PrivacyError("privacy.noise-multiplier is not set, so there is no noise to add; nothing was released")
     size = sum(parameter.numel() for _, parameter in recommender.trained())
-    owners, rows = [], []
-    for number, store in enumerate(stores):
-        for chosen in poisson_choice(len(store.rows), privacy.sample_rate):
-            owners.append(number)
-            rows.append((store.client, store.rows[chosen]))
+    drawn = [
+        (number, (store.client, store.rows[row]))
+        for number, store in enumerate(stores)
+        for row in poisson_choice(len(store.rows), privacy.sample_rate)
+    ]
+    owners = np.array([number for number, _ in drawn], dtype=np.int64)
     sums = [
         NoisedSum(
             size,
@@ -141,15 +147,17 @@ def _noised_updates(model: Model, request: TrainRequest, stores: Sequence[Store]
         )
         for _ in stores
     ]
-    for chosen, gradients in row_gradients(model, request, rows, config):
-        for number in np.unique(np.array(owners)[chosen]):
-            sums[number].add(gradients[torch.from_numpy(np.array(owners)[chosen] == number)])
-    return [_named(recommender_names(model), -config.train.learning_rate * one.release()) for one in sums]
+    # Closed whatever happens, so that a failure leaves no Opacus hooks on the shared model.
+    with closing(row_gradients(model, request, [row for _, row in drawn], config)) as pieces:
+        for chosen, gradients in pieces:
+            for number in np.unique(owners[chosen]):
+                sums[number].add(gradients[torch.from_numpy(owners[chosen] == number)])
+    return [_named(model.shapes, -config.train.learning_rate * one.release()) for one in sums]
 
 
 def row_gradients(
     model: Model, request: TrainRequest, rows: Sequence[tuple[str, Row]], config: RunConfig
-) -> Iterator[tuple[np.ndarray, Tensor]]:
+) -> Generator[tuple[np.ndarray, Tensor], None, None]:
     """Unclipped gradients of the rows, in pieces of bounded memory.
 
     Args:
@@ -170,12 +178,9 @@ def row_gradients(
             chosen = order[start : start + step]
             batch = _Batch.of(inputs, chosen)
             encoded = model.recommender.encoder.encode_rows(model.prefix, batch.index)
-            yield chosen, flat_rows(model.recommender, _losses(model, encoded, batch, prior, config))
-
-
-def recommender_names(model: Model) -> dict[str, tuple[int, ...]]:
-    """Name -> shape in the order in which flat rows are laid out."""
-    return model.shapes
+            users = model.recommender.user_vectors(encoded[:, : batch.mask.shape[1]])
+            items = model.recommender.item_vectors(encoded)
+            yield chosen, flat_rows(model.recommender, _losses(model, users, items, batch, prior, config))
 
 
 def _named(shapes: dict[str, tuple[int, ...]], flat: Tensor) -> Arrays:

@@ -31,8 +31,9 @@ from importlib.metadata import version
 from typing import Any, Literal
 
 import numpy as np
-from hushrec.common.errors import PrivacyError
 from scipy.special import gammaln, logsumexp
+
+from hushrec.common.errors import PrivacyError
 
 Relation = Literal["add_remove", "replace_one"]
 History = tuple[tuple[float, float, int], ...]

@@ -72,6 +72,9 @@ class AdaptedLinear(nn.Module):
         self.core: Factor | None = None
         if kind == "sb":
             left, _, right = torch.linalg.svd(base.weight.detach().float(), full_matrices=False)
+            # A pair of singular vectors may come with either sign; one rule, so that all machines get the same.
+            sign = right.gather(1, right.abs().argmax(1, keepdim=True)).sign()
+            left, right = left * sign.T, right * sign
             self.lora_A = nn.Parameter(right[:r].clone(), requires_grad=False)
             self.lora_B = nn.Parameter(left[:, :r].clone(), requires_grad=False)
             self.core = Factor(torch.zeros(r, r))

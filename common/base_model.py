@@ -88,8 +88,8 @@ def _quiet() -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     from transformers.utils import logging
 
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
+    logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
 
 
 @lru_cache(maxsize=2)
@@ -113,7 +113,7 @@ def load_base_model(name: str = PACKAGED) -> BaseModel:
     source = str(folder) if local else name
     try:
         tokenizer = AutoTokenizer.from_pretrained(source)
-        # Texts are short: plain attention trains 4 to 6 times faster on a CPU than the fused kernel (docs/decisions.md).
+        # Texts are short: plain attention trains 4 to 6 times faster than the fused kernel here (docs/decisions.md).
         module = AutoModel.from_pretrained(source, attn_implementation="eager")
     except (OSError, ValueError) as error:
         first = str(error).splitlines()[0]

@@ -85,7 +85,7 @@ def write_bundle(folder: Path, bundle: Bundle) -> None:
         "privacy": bundle.privacy,
         "files": {name: hashlib.sha256(content).hexdigest() for name, content in files.items()},
     }
-    (folder / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
+    (folder / MANIFEST).write_text(_sealed(manifest), encoding="utf-8")
 
 
 def read_bundle(folder: Path) -> Bundle:
@@ -97,9 +97,12 @@ def read_bundle(folder: Path) -> Bundle:
     if not (folder / MANIFEST).exists() and (folder / "bundle" / MANIFEST).exists():
         folder = folder / "bundle"
     try:
-        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        text = (folder / MANIFEST).read_text(encoding="utf-8")
+        manifest = json.loads(text)
         if manifest["format"] != FORMAT:
             raise BundleError(f"{folder} has bundle format {manifest['format']}, this hushrec reads {FORMAT}")
+        if _sealed(manifest) != text:
+            raise BundleError(f"{folder / MANIFEST} is not as it was written; fetch the bundle again")
         content = {name: (folder / name).read_bytes() for name in (ADAPTER, CATALOG)}
         for name, data in content.items():
             if hashlib.sha256(data).hexdigest() != manifest["files"][name]:
@@ -121,6 +124,13 @@ def read_bundle(folder: Path) -> Bundle:
         ) from error
     except (OSError, ValueError, KeyError, TypeError, SafetensorError, ConfigError) as error:
         raise BundleError(f"the bundle in {folder} is damaged: {error}") from error
+
+
+def _sealed(manifest: dict[str, Any]) -> str:
+    """The manifest's one text, with the SHA-256 of everything else in it (against damage, not against a forger)."""
+    rest = {name: value for name, value in manifest.items() if name != "sha256"}
+    digest = hashlib.sha256(json.dumps(rest).encode()).hexdigest()
+    return json.dumps({**rest, "sha256": digest}, indent=1) + "\n"
 
 
 def _model_config(values: dict[str, Any]) -> ModelConfig:

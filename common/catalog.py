@@ -13,8 +13,9 @@ from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
-from hushrec.common.errors import DataError
 from numpy.typing import NDArray
+
+from hushrec.common.errors import DataError
 
 _ARTICLES = "The|A|An|Le|La|Les|L'|Un|Une|Il|Lo|I|Gli|El|Los|Las|Der|Die|Das|Den|Det|De|Het|O|Os"
 _TRAILING_ARTICLE = re.compile(rf"^(?P<title>.+?), (?P<article>{_ARTICLES})(?P<rest>\s*\(.*)?$")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import json
 import tomllib
 import types
 import typing
@@ -49,6 +50,9 @@ class ModelConfig:
     head_dim: int = 64
     head_init: Literal["whitening", "random"] = "whitening"
     train_heads: bool = True
+    # A trained map between the (then usually fixed) user head and the score: "scale" has head_dim numbers, "full" has
+    # head_dim squared. Few numbers drown later in noise.
+    head_core: Literal["none", "scale", "full"] = "none"
     train_mix: bool = True
     recency_decay: float = 0.9  # weight per step back in a history, while training
     history_length: int = 50  # items of a history that are read when recommending
@@ -230,9 +234,7 @@ def parse_override(text: str) -> tuple[str, Scalar]:
         value = tomllib.loads(f"value = {raw}")["value"]
     except tomllib.TOMLDecodeError:
         value = raw
-    if not isinstance(value, str | int | float | bool):
-        value = raw
-    return key.strip(), value
+    return key.strip(), value if isinstance(value, str | int | float | bool) else raw
 
 
 def _section_type(part: dataclasses.Field[Any]) -> Any:
@@ -266,7 +268,7 @@ def _convert(key: str, value: Scalar, wanted: Any, source: str) -> Any:
         return tuple(part.strip() for part in value.split(",") if part.strip())
     if wanted is bool and not isinstance(value, bool):
         raise wrong("true or false")
-    if wanted is float and isinstance(value, int) and not isinstance(value, bool):
+    if wanted is float and isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**1000:
         return float(value)
     if wanted is not bool and (isinstance(value, bool) or not isinstance(value, wanted)):
         raise wrong({int: "a whole number", float: "a number", str: "a text"}[wanted])
@@ -277,7 +279,7 @@ def _toml(value: Scalar) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, str):
-        return '"' + value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n") + '"'
+        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")  # TOML's escapes, too
     return repr(value)
 
 
@@ -340,12 +342,13 @@ def _check(config: RunConfig, source: str) -> None:
             'user, so its unit is "record" and the user-level epsilon at privacy.max-records is printed beside it'
         )
     if private and config.privacy.unit == "record" and config.federation.shape == "silos":
-        raise ConfigError('privacy.unit = "record" is for devices; silos protect whole users: set privacy.unit = "user"')
+        raise ConfigError('privacy.unit = "record" is for devices; for silos, which protect users, set it to "user"')
     if private and config.train.proximal > 0 and config.train.local_steps == 1:
         raise ConfigError("train.proximal has no effect at train.local-steps = 1; remove it or take more steps")
-    unknown = [role for role in config.model.targets if role not in ROLES]
-    if unknown:
-        raise ConfigError(f"expected model.targets from {', '.join(ROLES)}, got {unknown[0]!r} (in {source})")
-    trained = config.model.train_heads or config.model.train_mix or (config.model.top_layers and config.model.targets)
+    targets = config.model.targets
+    if odd := [role for place, role in enumerate(targets) if role not in ROLES or role in targets[:place]]:
+        raise ConfigError(f"expected model.targets from {', '.join(ROLES)}, each once, got {odd[0]!r} (in {source})")
+    trained = config.model.train_heads or config.model.train_mix or (config.model.top_layers and targets)
+    trained = trained or config.model.head_core != "none"
     if not trained and config.federation.rounds:
-        raise ConfigError("nothing would be trained: set model.top-layers, model.train-heads or model.train-mix")
+        raise ConfigError("nothing would be trained: set model.top-layers, model.train-heads, model.head-core or model.train-mix")

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+
 from hushrec.common.errors import ConfigError
 from hushrec.common.interaction_log import InteractionLog
 from hushrec.common.profiles import profile_texts, profiles_by_user

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
+
 from hushrec.common.csv_import import read_csv_source
 from hushrec.common.errors import ConfigError
 from hushrec.common.interaction_log import build_dataset

@@ -15,8 +15,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
-from hushrec.common.errors import DataError
 from numpy.typing import NDArray
+
+from hushrec.common.errors import DataError
 
 ID_KEY_VARIABLE = "HUSHREC_ID_KEY"
 _KEY_BYTES = 32

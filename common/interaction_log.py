@@ -9,11 +9,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
+
 from hushrec.common.catalog import Catalog
 from hushrec.common.errors import ConfigError, DataError
 from hushrec.common.identity import hash_user_ids, load_id_key, mask_text, mix_hashes, public_hashes
 from hushrec.common.interactions import Dataset, History, ImportReport, TimeUnit
-from numpy.typing import NDArray
 
 # The order of users is fixed by this seed, so that another tie_seed does not also draw other panels and cold users.
 _USER_ORDER_SEED = 0

@@ -10,8 +10,9 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
-from hushrec.common.catalog import Catalog
 from numpy.typing import NDArray
+
+from hushrec.common.catalog import Catalog
 
 TimeUnit = Literal["seconds", "position", "none"]
 

@@ -16,6 +16,7 @@ from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from filelock import FileLock, Timeout
+
 from hushrec.common.errors import LedgerCorrupted, PrivacyError
 from hushrec.common.ledger_entries import CANCEL, GENESIS, LedgerHeader, Replay, canonical, recovered_body, seal
 from hushrec.common.privacy_event import PrivacyEvent

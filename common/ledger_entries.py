@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -26,6 +27,7 @@ from typing import Any
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+
 from hushrec.common.errors import ConfigError, LedgerCorrupted, PrivacyError
 from hushrec.common.privacy import Claim, claim_for
 from hushrec.common.privacy_event import PrivacyEvent
@@ -115,6 +117,8 @@ class LedgerHeader:
             raise PrivacyError(f"the header makes no claim: {error}") from error
         if not header.plan or header.relation != relation:
             raise PrivacyError("the header plans no release, or names a relation that is not its claim's")
+        if not (0 < header.clipping_norm < math.inf and 0 < header.denominator < math.inf):
+            raise PrivacyError("expected clipping_norm and denominator > 0 and finite")
         return header
 
 
@@ -197,7 +201,7 @@ class Replay:
             torn, cancel, text = line.rpartition(CANCEL)
             try:
                 self.take(_parse(text), torn if cancel else None)
-            except (PrivacyError, ValueError, RecursionError) as error:
+            except (PrivacyError, ValueError, OverflowError, RecursionError) as error:
                 raise LedgerCorrupted(f"ledger line {number}: {error}") from error
             yield self.head
         if not self.length:
@@ -308,7 +312,7 @@ def torn_charges(torn: bytes, plan: tuple[PrivacyEvent, ...]) -> list[dict[str, 
         event, _ = decoder.raw_decode(text, text.index(',"event":', end) + len(',"event":'))
         check_charge(names, PrivacyEvent.from_json(event), plan)
         events = [event]
-    except (PrivacyError, ValueError, RecursionError):
+    except (PrivacyError, ValueError, OverflowError, RecursionError):
         pass  # the worst case above stands
     return [{"clients": clients, "events": events}]
 

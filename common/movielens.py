@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+
 from hushrec.common.catalog import ItemRow, build_catalog
 from hushrec.common.errors import DataError
 from hushrec.common.interaction_log import InteractionLog

@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 from filelock import FileLock
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load, save
 from torch import Tensor
 
 from hushrec.common.base_model import BaseModel
@@ -96,14 +96,15 @@ def build_prefix(
     key = hashlib.sha256()
     for part in (base.sha256, str(top_layers), str(max_length), str(dtype), *texts):
         key.update(hashlib.sha256(part.encode()).digest())
-    path = cache_folder() / "prefix" / f"{key.hexdigest()[:32]}.safetensors"
+    path = cache_folder() / "prefix" / f"{key.hexdigest()[:32]}.states"
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(path.with_suffix(".lock")):  # the second of two runs waits, then reads
         if (found := _read(path, len(texts), base.width)) is not None:
             return found
         prefix = _compute(base, texts, top_layers, max_length, dtype, progress)
         temporary = path.with_suffix(f".{os.getpid()}.tmp")
-        save_file({"hidden": prefix.hidden, "offsets": prefix.offsets}, temporary)
+        content = save({"hidden": prefix.hidden, "offsets": prefix.offsets})
+        temporary.write_bytes(hashlib.sha256(content).digest() + content)
         temporary.replace(path)
     return prefix
 
@@ -112,7 +113,10 @@ def _read(path: Path, count: int, width: int) -> Prefix | None:
     if not path.exists():
         return None
     try:
-        stored = load_file(path)
+        file = path.read_bytes()
+        if hashlib.sha256(file[32:]).digest() != file[:32]:
+            return None
+        stored = load(file[32:])
         prefix = Prefix(stored["hidden"], stored["offsets"])
     except (SafetensorError, KeyError, OSError):
         return None
@@ -144,7 +148,9 @@ def _compute(
     """Texts are batched by length, so that almost nothing is padding."""
     from hushrec.common.encoder import layer_list
 
-    tokens = base.tokenizer(list(texts), truncation=True, max_length=max_length, return_attention_mask=False)["input_ids"]
+    tokens = base.tokenizer(list(texts), truncation=True, max_length=max_length, return_attention_mask=False)[
+        "input_ids"
+    ]
     lengths = torch.tensor([len(ids) for ids in tokens], dtype=torch.int64)
     offsets = torch.cat([torch.zeros(1, dtype=torch.int64), lengths.cumsum(0)])
     hidden = torch.empty(int(offsets[-1]), base.width, dtype=dtype)

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+
 from hushrec.common.catalog import Catalog, ItemRow, build_catalog
 from hushrec.common.errors import DataError
 from hushrec.common.interaction_log import InteractionLog

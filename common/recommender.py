@@ -15,21 +15,42 @@ from torch import Tensor, nn
 from hushrec.common.encoder import TextEncoder
 
 
+class Scale(nn.Module):
+    """One trained factor per direction: x (..., dim) -> (..., dim)."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(dim))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.weight
+
+
 class Recommender(nn.Module):
     """score(u, i) = scale . <user vector, item vector> + beta . log popularity(i).
 
     Attributes:
         center: (width,) fixed mean of the frozen catalogue vectors, subtracted before the heads.
         item_head, user_head: (width) -> (head_dim), no bias.
+        user_core: a map (head_dim) -> (head_dim) after the user head, the identity at the start: a vector of scales, a
+            matrix, or nothing. The same numbers in the item head would do the same, since only products are scored.
         mix: two numbers, (scale, beta).
     """
 
-    def __init__(self, encoder: TextEncoder, head_dim: int, *, train_heads: bool, train_mix: bool) -> None:
+    def __init__(
+        self, encoder: TextEncoder, head_dim: int, *, train_heads: bool, train_mix: bool, head_core: str = "none"
+    ) -> None:
         super().__init__()
         self.encoder = encoder
         self.center = nn.Parameter(torch.zeros(encoder.width), requires_grad=False)
         self.item_head = nn.Linear(encoder.width, head_dim, bias=False).requires_grad_(train_heads)
         self.user_head = nn.Linear(encoder.width, head_dim, bias=False).requires_grad_(train_heads)
+        self.user_core: nn.Module = nn.Identity()
+        if head_core == "scale":
+            self.user_core = Scale(head_dim)
+        elif head_core == "full":
+            self.user_core = nn.Linear(head_dim, head_dim, bias=False)
+            nn.init.eye_(self.user_core.weight)
         self.mix = nn.Linear(2, 1, bias=False).requires_grad_(train_mix)
 
     def item_vectors(self, encoded: Tensor) -> Tensor:
@@ -39,7 +60,7 @@ class Recommender(nn.Module):
 
     def user_vectors(self, encoded: Tensor) -> Tensor:
         """(..., width) encoded texts -> (..., head_dim): what one history item says about its user."""
-        vectors: Tensor = self.user_head(encoded - self.center)
+        vectors: Tensor = self.user_core(self.user_head(encoded - self.center))
         return vectors
 
     def scores(self, users: Tensor, items: Tensor, log_popularity: Tensor) -> Tensor:
@@ -61,7 +82,7 @@ class Recommender(nn.Module):
 
     @torch.no_grad()
     def write(self, adapter: dict[str, np.ndarray]) -> None:
-        """Set the trained tensors to `adapter`, which must have exactly their names and shapes (checked by protocol.py)."""
+        """Set the trained tensors to `adapter`, which must have their names and shapes (protocol.py checks)."""
         for name, parameter in self.trained():
             parameter.copy_(torch.from_numpy(np.ascontiguousarray(adapter[name], dtype=np.float32)))
 

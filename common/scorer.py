@@ -60,7 +60,7 @@ class LMScorer:
             self.item_vectors = recommender.item_vectors(encoded).numpy()
             self.history_vectors = recommender.user_vectors(encoded).numpy()
             self._center = recommender.center.numpy().copy()
-            self._head = recommender.user_head.weight.numpy().copy()
+            self._head = recommender.user_core(recommender.user_head.weight.T).T.numpy().copy()
         self._profiles: dict[int, NDArray[np.float32]] = {}
         self.scale, self.beta = (float(x) for x in recommender.mix.weight.detach()[0])
         self.log_popularity = log_popularity
@@ -110,9 +110,7 @@ class LMScorer:
         """Recency-weighted mean of the newest history items; the profile where there is no history."""
         return self.pooled(case.history.items, self._profiles.get(case.user))
 
-    def pooled(
-        self, history: NDArray[np.int32], profile: NDArray[np.float32] | None = None
-    ) -> NDArray[np.float32]:
+    def pooled(self, history: NDArray[np.int32], profile: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
         """(dim,) user vector of catalogue positions, oldest first, or of a projected profile text."""
         items = history[-self.choices.history_length :]
         if len(items) == 0:

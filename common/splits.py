@@ -9,10 +9,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
+from numpy.typing import NDArray
+
 from hushrec.common.errors import ConfigError
 from hushrec.common.identity import public_hashes
 from hushrec.common.interactions import Dataset, History
-from numpy.typing import NDArray
 
 PROTOCOLS = ("p1", "joint")
 COLD_USER_HISTORIES = (0, 1, 5)

@@ -6,6 +6,7 @@ It is for tests and first runs; its figures say nothing about real data.
 from __future__ import annotations
 
 import numpy as np
+
 from hushrec.common.catalog import Catalog, ItemRow, build_catalog
 from hushrec.common.interaction_log import InteractionLog
 

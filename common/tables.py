@@ -14,9 +14,10 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
+
 from hushrec.common.errors import DataError
 from hushrec.common.interactions import TimeUnit
-from numpy.typing import NDArray
 
 _MISSING = {"", "nan", "none", "null", "n/a", "<na>"}
 _LARGEST = 2.0**63  # nanoseconds until 2262

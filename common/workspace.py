@@ -78,25 +78,29 @@ class Model:
 
 def torch_dtype(config: ModelConfig) -> torch.dtype:
     """The dtype of the frozen layers; "auto" measures this machine once."""
-    return fastest_dtype() if config.dtype == "auto" else getattr(torch, config.dtype)  # type: ignore[no-any-return]
+    return fastest_dtype() if config.dtype == "auto" else getattr(torch, config.dtype)
 
 
-def build_model(config: ModelConfig, catalog: Catalog, progress: Progress | None = None) -> Model:
+def encode_catalog(config: ModelConfig, catalog: Catalog, progress: Progress | None = None) -> Prefix:
+    """The stored states of the catalogue's texts, from disk where an earlier run left them."""
+    return build_prefix(
+        load_base_model(config.base),
+        catalog.texts,
+        top_layers=config.top_layers,
+        max_length=config.max_length,
+        dtype=torch_dtype(config),
+        progress=progress,
+    )
+
+
+def build_model(config: ModelConfig, catalog: Catalog) -> Model:
     """The untrained model on `catalog`: equal numbers on every participant of equal configuration.
 
     With model.head-init = "whitening" both heads start at the frozen control (PCA whitening of the catalogue), so
     training starts at the best untrained recommender instead of at noise.
     """
     base = load_base_model(config.base)
-    dtype = torch_dtype(config)
-    prefix = build_prefix(
-        base,
-        catalog.texts,
-        top_layers=config.top_layers,
-        max_length=config.max_length,
-        dtype=dtype,
-        progress=progress,
-    )
+    prefix = encode_catalog(config, catalog)
     encoder = TextEncoder(
         base,
         top_layers=config.top_layers,
@@ -104,10 +108,14 @@ def build_model(config: ModelConfig, catalog: Catalog, progress: Progress | None
         adapter=config.adapter,
         r=config.r,
         lora_alpha=config.lora_alpha,
-        dtype=dtype,
+        dtype=torch_dtype(config),
     )
     recommender = Recommender(
-        encoder, config.head_dim, train_heads=config.train_heads, train_mix=config.train_mix
+        encoder,
+        config.head_dim,
+        train_heads=config.train_heads,
+        train_mix=config.train_mix,
+        head_core=config.head_core,
     )
     _start(recommender, prefix, config)
     recommender.eval()

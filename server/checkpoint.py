@@ -68,7 +68,7 @@ def read_checkpoint(folder: Path) -> Checkpoint | None:
         optimizer = {n.removeprefix("optimizer/"): v for n, v in arrays.items() if n.startswith("optimizer/")}
         return Checkpoint(facts["server_round"], adapter, optimizer, arrays["log-popularity"], facts["facts"])
     except (SafetensorError, KeyError, ValueError, OSError) as error:
-        raise BundleError(f"{path} is damaged ({error}); the run cannot be resumed, start it again elsewhere") from error
+        raise BundleError(f"{path} is damaged ({error}); this run cannot be resumed, start a new one") from error
 
 
 def write_atomically(path: Path, content: bytes) -> None:

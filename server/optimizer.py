@@ -10,6 +10,7 @@ import math
 from dataclasses import dataclass, field
 
 import numpy as np
+from numpy.typing import NDArray
 
 from hushrec.common.config import ServerConfig
 from hushrec.common.errors import BundleError
@@ -42,7 +43,9 @@ class ServerOptimizer:
     def step(self, adapter: Arrays, update: Arrays) -> Arrays:
         """The adapter after one step along `update` (mean of after - before); inputs stay as they are."""
         self.steps += 1
-        moved = {name: value + self._rate(name) * self._direction(name, update[name]) for name, value in adapter.items()}
+        moved = {
+            name: value + self._rate(name) * self._direction(name, update[name]) for name, value in adapter.items()
+        }
         self._follow(moved)
         return moved
 
@@ -55,13 +58,13 @@ class ServerOptimizer:
         return {name: (value / mass).astype(np.float32) for name, value in self.average.items()}
 
     def _rate(self, name: str) -> np.float32:
-        head = name.endswith("_head.weight") or name.startswith("mix")
+        head = not name.startswith("encoder.")
         rate = self.config.head_learning_rate if head else self.config.learning_rate
         if self.config.schedule == "cosine" and self.rounds:
             rate *= 0.5 * (1 + math.cos(math.pi * min(1.0, (self.steps - 1) / self.rounds)))
         return np.float32(rate)
 
-    def _direction(self, name: str, update: np.ndarray) -> np.ndarray:
+    def _direction(self, name: str, update: NDArray[np.float32]) -> NDArray[np.float32]:
         config = self.config
         if config.optimizer == "fedavg":
             return update
@@ -74,14 +77,16 @@ class ServerOptimizer:
         self.second[name] = squared * self.second.get(name, np.float32(0)) + (1 - squared) * update * update
         mean = self.first[name] / np.float32(1 - config.momentum**self.steps)
         spread = self.second[name] / np.float32(1 - config.second_momentum**self.steps)
-        direction: np.ndarray = mean / (np.sqrt(spread) + np.float32(_ADAM_EPSILON))
+        direction: NDArray[np.float32] = mean / (np.sqrt(spread) + np.float32(_ADAM_EPSILON))
         return direction
 
     def _follow(self, adapter: Arrays) -> None:
         if not self.config.averaging:
             return
         keep = np.float32(self.config.averaging)
-        self.average = {name: keep * self.average.get(name, np.float32(0)) + (1 - keep) * v for name, v in adapter.items()}
+        self.average = {
+            name: keep * self.average.get(name, np.float32(0)) + (1 - keep) * v for name, v in adapter.items()
+        }
 
     def state(self) -> Arrays:
         """Flat arrays for a checkpoint; `steps` travels beside them."""

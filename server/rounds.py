@@ -167,5 +167,3 @@ def keep_rounds(folder: Path, last: int) -> None:
         except (ValueError, KeyError):
             break
     write_atomically(path, "".join(line + "\n" for line in kept).encode())
-
-

@@ -93,7 +93,9 @@ class AdapterStrategy(Strategy):
         seed = int(np.random.default_rng([self.seed, server_round, 1]).integers(2**62))
         request = TrainRequest(self._adapter, self.log_popularity, server_round, seed)
         content = train_content(request, self.wire)
-        self.traffic = RoundTraffic(asked=len(nodes), bytes_down=sum(map(payload_bytes, content.array_records.values())))
+        self.traffic = RoundTraffic(
+            asked=len(nodes), bytes_down=sum(map(payload_bytes, content.array_records.values()))
+        )
         return [Message(content, node, MessageType.TRAIN) for node in nodes]
 
     def aggregate_train(

@@ -58,9 +58,7 @@ def frozen_scorer(
     return scorer, found
 
 
-def best_choices(
-    scorer: LMScorer, grid: Sequence[ScoringChoices], split: Split, seed: int
-) -> tuple[float, LMScorer]:
+def best_choices(scorer: LMScorer, grid: Sequence[ScoringChoices], split: Split, seed: int) -> tuple[float, LMScorer]:
     """The choices of `grid` with the highest validation NDCG@10; the first of equals."""
     tried = [(validation_ndcg(scorer.with_choices(choices), split, seed=seed), choices) for choices in grid]
     ndcg, choices = max(tried, key=lambda pair: pair[0])
@@ -68,7 +66,7 @@ def best_choices(
 
 
 def with_profile_weight(scorer: LMScorer, split: Split, seed: int) -> LMScorer:
-    """Choose how strongly a profile text speaks for a user without history, on validation users whose history is hidden."""
+    """Choose how strongly a profile speaks for a user without history: on validation users, history hidden."""
     if not scorer.has_profiles:
         return scorer
     hidden = tuple(replace(case, history=case.history.take(slice(0, 0))) for case in split.cases["validation"])

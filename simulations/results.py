@@ -55,9 +55,27 @@ def evaluate_run(
         adapter: what is evaluated and shipped.
         step: told what is being computed, for the progress display.
     """
-    dataset, split = open_dataset(config.data), open_split(config.data)
-    model, seed = shared_model(config.model, config.data), config.run.seed
-    prior = checkpoint.log_popularity
+    model = shared_model(config.model, config.data)
+    results, choices = compare_systems(config, model, untrained, adapter, checkpoint.log_popularity, step)
+    results["dataset"]["clients"] = count_clients(config)
+    return results | {
+        "privacy": privacy_section(config),
+        "cost": cost_section(config, checkpoint),
+        "config": config.to_flat(),
+    }, choices
+
+
+def compare_systems(
+    config: RunConfig, model: Model, untrained: Arrays, adapter: Arrays, prior: NDArray[np.float32], step: Step
+) -> tuple[dict[str, Any], ScoringChoices]:
+    """The part of results.json that looks at data and systems only, and the validated choices.
+
+    Args:
+        config: its data, seed and privacy mechanism are read.
+        model: on the catalogue of that data.
+        prior: float32 (items,), the log popularity that both language-model systems use.
+    """
+    dataset, split, seed = open_dataset(config.data), open_split(config.data), config.run.seed
     systems: dict[str, Scorer] = {}
     chosen: dict[str, dict[str, Any]] = {}
     for name in CONTROLS:
@@ -86,16 +104,12 @@ def evaluate_run(
             "items": len(dataset.catalog),
             "interactions": int(sum(map(len, dataset.histories))),
             "training_users": len(split.train),
-            "clients": count_clients(config),
         },
         "protocol": config.data.protocol,
         "seed": seed,
         "systems": {name: evaluation.figures for name, evaluation in evaluations.items()},
         "paired": _paired(evaluations, seed),
         "choices": chosen,
-        "privacy": privacy_section(config),
-        "cost": cost_section(config, checkpoint),
-        "config": config.to_flat(),
     }
     return results, ours.choices
 
@@ -109,9 +123,7 @@ def trained_scorer(
     return best_choices(scorer, validated_grid(start), split, config.run.seed)[1]
 
 
-def _with_profiles(
-    scorer: LMScorer, profiles: dict[int, NDArray[np.float32]], split: Split, seed: int
-) -> LMScorer:
+def _with_profiles(scorer: LMScorer, profiles: dict[int, NDArray[np.float32]], split: Split, seed: int) -> LMScorer:
     return with_profile_weight(scorer.with_profiles(profiles), split, seed)
 
 

@@ -28,11 +28,11 @@ from hushrec.common.bundle import Bundle, write_bundle
 from hushrec.common.config import RunConfig, read_experiment
 from hushrec.common.errors import BundleError, ConfigError
 from hushrec.common.protocol import Arrays
-from hushrec.common.workspace import open_dataset, shared_model, torch_dtype
+from hushrec.common.workspace import encode_catalog, open_dataset, shared_model, torch_dtype
 from hushrec.server.app import app as server_app
 from hushrec.server.checkpoint import Checkpoint, read_checkpoint, write_atomically
 from hushrec.server.rounds import evaluated_adapter
-from hushrec.simulations.grid import QUERY, TRAIN, InProcessGrid
+from hushrec.simulations.grid import QUERY, TRAIN, CohortHandler, InProcessGrid
 from hushrec.simulations.report import write_report
 from hushrec.simulations.results import evaluate_run
 
@@ -102,6 +102,7 @@ def execute(config: RunConfig, watcher: Watcher | None = None) -> dict[str, Any]
         torch.set_num_threads(config.run.threads)
     try:
         watcher.step("loading the language model and encoding the catalogue")
+        encode_catalog(config.model, open_dataset(config.data).catalog, watcher.encoding)
         model = shared_model(config.model, config.data)
         if not (folder / START).exists():
             write_atomically(folder / START, save(model.recommender.read()))
@@ -131,7 +132,9 @@ def execute(config: RunConfig, watcher: Watcher | None = None) -> dict[str, Any]
 
 def _train(config: RunConfig) -> Checkpoint:
     flat = config.to_flat()
-    cohorts = {TRAIN: answer_train, QUERY: answer_query} if config.federation.execution == "cohort" else None
+    cohorts: dict[str, CohortHandler] = {TRAIN: answer_train, QUERY: answer_query}
+    if config.federation.execution == "one-by-one":
+        cohorts = {}
     grid = InProcessGrid(client_app, count_clients(config), flat, cohorts)
     context = Context(run_id=1, node_id=1, node_config={}, state=RecordDict(), run_config=flat)
     server_app(grid=grid, context=context)

@@ -8,6 +8,7 @@ import warnings
 
 import numpy as np
 import pytest
+
 from hushrec.common import accountants
 from hushrec.common.accountants import ORDERS, AccountantError, pld_epsilon, prv_epsilon, rdp_epsilon
 

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+
 from hushrec.common.catalog import Catalog, ItemRow, build_catalog, item_text, parse_year, reorder_article
 from hushrec.common.errors import DataError
 

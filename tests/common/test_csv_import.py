@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+
 from hushrec.common.csv_import import split_genres
 from hushrec.common.datasets import load_dataset
 from hushrec.common.errors import ConfigError, DataError

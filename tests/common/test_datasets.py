@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+
 from hushrec.common.datasets import DATASETS, describe, load_dataset
 from hushrec.common.errors import ConfigError
 

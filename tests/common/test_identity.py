@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from hushrec.common.errors import DataError
 from hushrec.common.identity import hash_user_ids, load_id_key, mask_text, mix_hashes, public_hashes
 

@@ -2,6 +2,9 @@
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from hushrec.common.catalog import Catalog, ItemRow, build_catalog
 from hushrec.common.errors import ConfigError, DataError
 from hushrec.common.interaction_log import (
@@ -14,8 +17,6 @@ from hushrec.common.interaction_log import (
     build_dataset,
 )
 from hushrec.common.interactions import Dataset
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 KEY = b"k" * 32
 Row = tuple[str, str, int, float]

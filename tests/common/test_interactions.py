@@ -1,6 +1,7 @@
 """Tests of common/interactions.py."""
 
 import numpy as np
+
 from hushrec.common.interactions import History, ImportReport
 
 

@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -15,12 +16,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hushrec.common.errors import LedgerCorrupted, PrivacyError
-from hushrec.common.ledger import Ledger, LedgerHeader, read_ledger
-from hushrec.common.privacy import PrivacyEvent, claim_for
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
+from hushrec.common.errors import LedgerCorrupted, PrivacyError
+from hushrec.common.ledger import Ledger, LedgerHeader, read_ledger
+from hushrec.common.privacy import PrivacyEvent, claim_for
 
 ROUND = PrivacyEvent(1.0, 0.2, 5)
 POPULARITY = PrivacyEvent(10.0, 1.0, 1, "popularity")
@@ -99,6 +101,14 @@ def test_a_second_writer_is_refused_until_the_first_closes(path: Path) -> None:
                 Ledger.open(name, HEADER)
         ledger.reserve(1, ["a"], ROUND)
         assert read_ledger(path).head == ledger.head  # reading is allowed
+    Ledger.open(path, HEADER).close()
+
+
+def test_another_thread_may_close_a_ledger(path: Path) -> None:
+    ledger = Ledger.open(path, HEADER)
+    closer = threading.Thread(target=ledger.close)
+    closer.start()
+    closer.join()
     Ledger.open(path, HEADER).close()
 
 
@@ -204,10 +214,11 @@ def test_nan_and_infinity_are_never_written(path: Path) -> None:
     Ledger.open(path, HEADER).close()
 
 
-def test_a_ledger_changed_while_open_is_found(path: Path) -> None:
+@pytest.mark.parametrize("damage", [lambda content: content[:-1], lambda content: content + b"{"])
+def test_a_ledger_changed_while_open_is_found(path: Path, damage: Callable[[bytes], bytes]) -> None:
     with Ledger.open(path, HEADER) as ledger:
         ledger.reserve(1, ["a"], ROUND)
-        path.write_bytes(path.read_bytes()[:-1])
+        path.write_bytes(damage(path.read_bytes()))
         with pytest.raises(LedgerCorrupted, match="while it was open"):
             ledger.verify()
 

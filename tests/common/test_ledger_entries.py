@@ -9,12 +9,13 @@ from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
 from hushrec.common.errors import LedgerCorrupted, PrivacyError
 from hushrec.common.ledger import Ledger, LedgerHeader, read_ledger
 from hushrec.common.ledger_entries import EVERYONE, seal, torn_charges
 from hushrec.common.privacy import PrivacyEvent, claim_for
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 ROUND = PrivacyEvent(1.0, 0.2, 5)
 POPULARITY = PrivacyEvent(10.0, 1.0, 1, "popularity")
@@ -81,6 +82,16 @@ def test_no_changed_byte_of_a_complete_line_goes_unseen(
     content[position % (len(content) - 1)] ^= byte
     path.write_bytes(content)
     with pytest.raises(LedgerCorrupted):
+        read_ledger(path)
+
+
+def test_an_edited_line_with_its_own_hash_made_right_breaks_the_next(path: Path, lines: list[bytes]) -> None:
+    entry = json.loads(lines[1])
+    body = {name: entry[name] for name in ("type", "round", "event")}
+    forged = seal({**body, "clients": ["somebody else"]}, entry["seq"], entry["prev"], None)
+    lines[1] = json.dumps(forged, sort_keys=True, separators=(",", ":")).encode() + b"\n"
+    path.write_bytes(b"".join(lines))
+    with pytest.raises(LedgerCorrupted, match="line 3:"):
         read_ledger(path)
 
 
@@ -220,7 +231,16 @@ def test_a_well_chained_line_that_is_no_entry_is_refused(path: Path, lines: list
 
 
 @pytest.mark.parametrize(
-    "change", [{"plan": []}, {"relation": "replace_one"}, {"unit": "galaxy"}, {"delta": "1"}, {"public_key": 0}]
+    "change",
+    [
+        {"plan": []},
+        {"clipping_norm": 0.0},
+        {"target_epsilon": 10**400},
+        {"relation": "replace_one"},
+        {"unit": "galaxy"},
+        {"delta": "1"},
+        {"public_key": 0},
+    ],
 )
 def test_a_well_hashed_header_without_a_claim_is_refused(path: Path, change: dict[str, Any]) -> None:
     entry = seal({"type": "HEADER", **HEADER.to_json(), "public_key": "", **change}, 0, "0" * 64, None)

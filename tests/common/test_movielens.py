@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+
 from hushrec.common import movielens
 from hushrec.common.datasets import load_dataset
 from hushrec.common.errors import DataError

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from hushrec.common import accountants
 from hushrec.common.errors import ConfigError, PrivacyBudgetExhausted, PrivacyError
 from hushrec.common.privacy import (
@@ -19,8 +23,6 @@ from hushrec.common.privacy import (
     rounds_left,
     solve_noise_multiplier,
 )
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 DELTA = 1e-5
 ROUND = PrivacyEvent(1.0, 0.2, 5)
@@ -106,6 +108,13 @@ def test_a_plan_past_the_budget_is_refused_and_says_by_how_much() -> None:
         require_budget([ROUND] * 10, [ROUND, ROUND], C1)
     assert refused.value.epsilon_after == pytest.approx(C1.epsilon([ROUND] * 12))
     assert refused.value.target_epsilon == 12.0
+
+
+def test_the_budget_may_be_used_up_exactly_but_not_passed_by_a_hair() -> None:
+    exact = C1.epsilon([ROUND] * 11)
+    assert require_budget([ROUND] * 10, ROUND, replace(C1, target_epsilon=exact)) == exact
+    with pytest.raises(PrivacyBudgetExhausted):
+        require_budget([ROUND] * 10, ROUND, replace(C1, target_epsilon=exact * (1 - 1e-9)))
 
 
 def test_rounds_left_is_the_largest_number_that_fits() -> None:

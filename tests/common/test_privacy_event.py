@@ -7,10 +7,11 @@ import math
 from typing import Any
 
 import pytest
-from hushrec.common.errors import PrivacyError
-from hushrec.common.privacy_event import PrivacyEvent, merge
 from hypothesis import given
 from hypothesis import strategies as st
+
+from hushrec.common.errors import PrivacyError
+from hushrec.common.privacy_event import PrivacyEvent, merge
 
 GOOD = {"noise_multiplier": 1.0, "sample_rate": 0.2, "steps": 5, "kind": "training"}
 json_values = st.recursive(

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+
 from hushrec.common.errors import DataError
 from hushrec.common.profiles import profile_texts, profiles_by_user
 from hushrec.common.tables import read_table

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+
 from hushrec.common.datasets import load_dataset
 from hushrec.common.errors import DataError
 from hushrec.common.interactions import Dataset

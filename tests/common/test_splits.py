@@ -2,14 +2,15 @@
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from hushrec.common.catalog import ItemRow, build_catalog
 from hushrec.common.datasets import load_dataset
 from hushrec.common.errors import ConfigError
 from hushrec.common.interaction_log import InteractionLog, build_dataset
 from hushrec.common.interactions import Dataset
 from hushrec.common.splits import COLD_USER_HISTORIES, PROTOCOLS, Split, build_split
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 Row = tuple[int, int, int]
 N_ITEMS = 12

@@ -4,6 +4,7 @@ import time
 
 import numpy as np
 import pytest
+
 from hushrec.common.datasets import load_dataset
 from hushrec.common.synthetic import TASTES, synthetic_source
 

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from hushrec.common.errors import DataError
 from hushrec.common.tables import Table, read_table
 
