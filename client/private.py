@@ -35,9 +35,9 @@ def _factor_gradients(layer: Factor, activations: list[Tensor], backprops: Tenso
 
 @register_grad_sampler(Scale)  # type: ignore[untyped-decorator]
 def _scale_gradients(layer: Scale, activations: list[Tensor], backprops: Tensor) -> dict[nn.Parameter, Tensor]:
-    """(rows, ..., dim) twice -> (rows, dim)."""
-    product = activations[0].float() * backprops.float()
-    return {layer.weight: product.reshape(len(product), -1, product.shape[-1]).sum(1)}
+    """(rows, ..., dim) twice -> (rows, dim) for the factors and for the offsets."""
+    slope = backprops.float().reshape(len(backprops), -1, backprops.shape[-1])
+    return {layer.weight: (activations[0].float().reshape(slope.shape) * slope).sum(1), layer.bias: slope.sum(1)}
 
 
 def secret_uniform(size: int) -> Tensor:

@@ -79,6 +79,8 @@ def _state_sha256(module: nn.Module) -> str:
     """Hash of weights that came from the hub, where no folder is at hand."""
     digest = hashlib.sha256()
     for name, value in sorted(module.state_dict().items()):
+        if name.startswith("pooler."):
+            continue  # not used, and random where the weights have none
         digest.update(name.encode())
         digest.update(value.contiguous().float().numpy().tobytes())
     return digest.hexdigest()
@@ -114,9 +116,14 @@ def load_base_model(name: str = PACKAGED) -> BaseModel:
     try:
         tokenizer = AutoTokenizer.from_pretrained(source)
         # Texts are short: plain attention trains 4 to 6 times faster than the fused kernel here (docs/decisions.md).
-        module = AutoModel.from_pretrained(source, attn_implementation="eager")
-    except (OSError, ValueError) as error:
-        first = str(error).splitlines()[0]
+        module, info = AutoModel.from_pretrained(source, attn_implementation="eager", output_loading_info=True)
+        # transformers fills what is not there with random weights and an empty vocabulary, on each machine its own.
+        if missing := [weight for weight in info["missing_keys"] if not weight.startswith("pooler.")]:
+            raise ValueError(f"its weights lack {min(missing)} and {len(missing) - 1} more")
+        if len(tokenizer) <= len(tokenizer.all_special_tokens):
+            raise ValueError("it has no vocabulary")
+    except Exception as error:  # of any of the libraries that read such folders
+        first = (str(error).splitlines() or [type(error).__name__])[0]
         raise ConfigError(
             f"cannot load model.base = {name!r}: {first}. Use 'minilm' (packaged), a transformers model folder, "
             "or a hub name with a network connection."

@@ -351,4 +351,6 @@ def _check(config: RunConfig, source: str) -> None:
     trained = config.model.train_heads or config.model.train_mix or (config.model.top_layers and targets)
     trained = trained or config.model.head_core != "none"
     if not trained and config.federation.rounds:
-        raise ConfigError("nothing would be trained: set model.top-layers, model.train-heads, model.head-core or model.train-mix")
+        raise ConfigError(
+            "nothing would be trained: set model.top-layers, model.train-heads, model.head-core or model.train-mix"
+        )

@@ -17,9 +17,11 @@ from torch import Tensor, nn
 from hushrec.common.adapters import RowLayout, add_adapters
 from hushrec.common.base_model import BaseModel
 from hushrec.common.errors import ConfigError
+from hushrec.common.memory import bound_caches
 from hushrec.common.prefix import Prefix
 
-TOKENS_PER_PASS = 12_288  # bounds the activations of one pass to a few hundred MB
+bound_caches()
+TOKENS_PER_PASS = 8192  # bounds the activations of one pass to about 200 MB
 
 
 def layer_list(model: nn.Module, count: int) -> tuple[str, nn.ModuleList]:

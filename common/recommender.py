@@ -16,14 +16,15 @@ from hushrec.common.encoder import TextEncoder
 
 
 class Scale(nn.Module):
-    """One trained factor per direction: x (..., dim) -> (..., dim)."""
+    """One trained factor and one trained offset per direction: x (..., dim) -> (..., dim)."""
 
     def __init__(self, dim: int) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.ones(dim))
+        self.bias = nn.Parameter(torch.zeros(dim))
 
     def forward(self, x: Tensor) -> Tensor:
-        return x * self.weight
+        return x * self.weight + self.bias
 
 
 class Recommender(nn.Module):
@@ -32,8 +33,9 @@ class Recommender(nn.Module):
     Attributes:
         center: (width,) fixed mean of the frozen catalogue vectors, subtracted before the heads.
         item_head, user_head: (width) -> (head_dim), no bias.
-        user_core: a map (head_dim) -> (head_dim) after the user head, the identity at the start: a vector of scales, a
-            matrix, or nothing. The same numbers in the item head would do the same, since only products are scored.
+        user_core: an affine map (head_dim) -> (head_dim) after the user head, the identity at the start: one factor
+            per direction, a matrix, or nothing. Its offset is what is said about a user of whom nothing is known: the
+            popular direction of the text space, learned without a count per item.
         mix: two numbers, (scale, beta).
     """
 
@@ -49,8 +51,9 @@ class Recommender(nn.Module):
         if head_core == "scale":
             self.user_core = Scale(head_dim)
         elif head_core == "full":
-            self.user_core = nn.Linear(head_dim, head_dim, bias=False)
+            self.user_core = nn.Linear(head_dim, head_dim)
             nn.init.eye_(self.user_core.weight)
+            nn.init.zeros_(self.user_core.bias)
         self.mix = nn.Linear(2, 1, bias=False).requires_grad_(train_mix)
 
     def item_vectors(self, encoded: Tensor) -> Tensor:

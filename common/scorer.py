@@ -60,7 +60,9 @@ class LMScorer:
             self.item_vectors = recommender.item_vectors(encoded).numpy()
             self.history_vectors = recommender.user_vectors(encoded).numpy()
             self._center = recommender.center.numpy().copy()
-            self._head = recommender.user_core(recommender.user_head.weight.T).T.numpy().copy()
+            # What the core says of a user of whom nothing is known; part of every projected text, too.
+            self._unknown = recommender.user_core(torch.zeros(recommender.user_head.out_features)).numpy()
+            self._head = (recommender.user_core(recommender.user_head.weight.T).numpy() - self._unknown).T.copy()
         self._profiles: dict[int, NDArray[np.float32]] = {}
         self.scale, self.beta = (float(x) for x in recommender.mix.weight.detach()[0])
         self.log_popularity = log_popularity
@@ -82,7 +84,7 @@ class LMScorer:
         self, encoded: NDArray[np.float32], center: NDArray[np.float32], head: NDArray[np.float32]
     ) -> None:
         """Replace both heads by one fixed map, (items, width) texts -> (items, dim): the frozen controls' way in."""
-        self._center, self._head = center, head
+        self._center, self._head, self._unknown = center, head, np.zeros(len(head), dtype=np.float32)
         self.item_vectors = self.history_vectors = self.project(encoded)
 
     @property
@@ -92,13 +94,13 @@ class LMScorer:
 
     def project(self, encoded: NDArray[np.float32]) -> NDArray[np.float32]:
         """(..., width) encoded text -> (..., dim), as an item of a history would be."""
-        vector: NDArray[np.float32] = (encoded - self._center) @ self._head.T
+        vector: NDArray[np.float32] = (encoded - self._center) @ self._head.T + self._unknown
         return vector
 
     def score(self, cases: Sequence[Case]) -> NDArray[np.float32]:
         """(cases, items) scores."""
-        users = np.stack([self.user_vector(case) for case in cases])
-        return self.score_vectors(users)
+        users = [self.user_vector(case) for case in cases]
+        return self.score_vectors(np.array(users, dtype=np.float32).reshape(len(users), self.item_vectors.shape[1]))
 
     def score_vectors(self, users: NDArray[np.float32]) -> NDArray[np.float32]:
         """(k, dim) user vectors -> (k, items) scores."""
@@ -114,8 +116,11 @@ class LMScorer:
         """(dim,) user vector of catalogue positions, oldest first, or of a projected profile text."""
         items = history[-self.choices.history_length :]
         if len(items) == 0:
-            nothing = np.zeros_like(self.history_vectors[0])
-            return nothing if profile is None else np.float32(self.choices.profile_weight) * profile
+            if profile is None:
+                return self._unknown
+            said = np.float32(self.choices.profile_weight) * (profile - self._unknown)
+            blended: NDArray[np.float32] = self._unknown + said
+            return blended
         weights = self.choices.recency_decay ** np.arange(len(items) - 1, -1, -1, dtype=np.float32)
         vector: NDArray[np.float32] = (weights @ self.history_vectors[items] / weights.sum()).astype(np.float32)
         return vector

@@ -19,6 +19,7 @@ from flwr.serverapp import Grid
 from hushrec.common.budget import is_private, spent_after
 from hushrec.common.config import RunConfig
 from hushrec.common.errors import ConfigError
+from hushrec.common.memory import release_memory
 from hushrec.common.protocol import Arrays, pack, unpack
 from hushrec.common.workspace import Model, open_split, shared_model
 from hushrec.server.central import curve_point
@@ -109,6 +110,7 @@ class _Recorder:
 
     def after_round(self, server_round: int, arrays: ArrayRecord) -> MetricRecord | None:
         """Called by Flower with 0 before the first round of this process, then after each."""
+        release_memory()
         finished = server_round + self.strategy.first_round
         adapter = unpack(arrays, self.model.shapes)
         if server_round == 0 and finished > 0:

@@ -25,6 +25,7 @@ from rich.console import Console
 
 from hushrec.common.config import RunConfig, parse_override, read_experiment
 from hushrec.common.errors import ConfigError, HushrecError
+from hushrec.simulations import commands
 
 app = typer.Typer(
     name="hushrec",
@@ -37,6 +38,11 @@ app = typer.Typer(
     epilog="Start with: [bold]hushrec simulate[/bold]",
 )
 out, err = Console(), Console(stderr=True)
+
+
+app.command(epilog=commands.EVALUATE_EXAMPLES)(commands.evaluate)
+app.command(epilog=commands.RECOMMEND_EXAMPLES)(commands.recommend)
+app.add_typer(commands.data_app, name="data")
 
 
 def experiment_names() -> list[str]:
@@ -130,7 +136,7 @@ def simulate(
 
     out.print(results_table(results))
     for line in verdict_lines(results):
-        out.print(line, highlight=False)
+        out.print(line, markup=False, highlight=False)
     out.print(f"Report: {folder / 'report.html'}", highlight=False, soft_wrap=True)
 
 

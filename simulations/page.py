@@ -21,7 +21,7 @@ h2 { font-size: 1.2rem; margin: 2.4rem 0 .6rem; padding-top: .8rem; border-top: 
 h3 { font-size: 1rem; margin: 1.4rem 0 .4rem; }
 p, li { max-width: 46rem; } p { margin: .5rem 0; } ul { padding-left: 1.2rem; margin: .4rem 0; }
 .soft { color: var(--soft); } .small { font-size: .875rem; }
-.tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(10.5rem, 1fr)); gap: .75rem; margin: 1.2rem 0; }
+.tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(9rem, 1fr)); gap: .75rem; margin: 1.2rem 0; }
 .tile { background: var(--panel); border: 1px solid var(--rule); border-radius: 8px; padding: .7rem .9rem; }
 .tile b { display: block; font-size: 1.45rem; line-height: 1.3; } .tile span { display: block; }
 .alert b, .alert { color: var(--bad); }
@@ -30,10 +30,12 @@ p, li { max-width: 46rem; } p { margin: .5rem 0; } ul { padding-left: 1.2rem; ma
 table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; font-size: .875rem; }
 th:first-child { padding-left: .8rem; } td:last-child, th:last-child { padding-right: .8rem; }
 th, td { padding: .4rem .35rem; text-align: right; vertical-align: top; border-bottom: 1px solid var(--rule); }
-tr:last-child > * { border-bottom: 0; } thead th { background: var(--panel); vertical-align: bottom; font-weight: 600; font-size: .8125rem; }
+tr:last-child > * { border-bottom: 0; }
+thead th { background: var(--panel); vertical-align: bottom;
+  font-weight: 600; font-size: .8125rem; }
 th[scope=row] { text-align: left; font-weight: 500; white-space: nowrap; position: sticky; left: 0;
   background: var(--paper); } thead th:first-child { text-align: left; position: sticky; left: 0; }
-table.text td { text-align: left; overflow-wrap: anywhere; min-width: 9rem; }
+table.text td, table.text th { text-align: left; overflow-wrap: anywhere; min-width: 9rem; }
 td small, th small { display: block; color: var(--soft); font-weight: 400; white-space: nowrap; }
 tr.ours th[scope=row] { color: var(--ours); font-weight: 700; } tr.ours td, tr.ours th { background: var(--panel); }
 tr.untrained th[scope=row] { color: var(--untrained); font-weight: 700; }
@@ -42,9 +44,11 @@ tr.untrained th[scope=row] { color: var(--untrained); font-weight: 700; }
 figure { margin: 0; padding: .7rem; border: 1px solid var(--rule); border-radius: 8px; }
 figcaption { font-size: .9rem; font-weight: 600; margin-bottom: .3rem; }
 svg { width: 100%; height: auto; display: block; stroke-linejoin: round; } svg text { font-family: inherit; }
-pre { background: var(--panel); border: 1px solid var(--rule); border-radius: 8px; padding: .7rem .9rem; overflow-x: auto; }
+pre { background: var(--panel); border: 1px solid var(--rule); border-radius: 8px; padding: .7rem .9rem;
+  overflow-x: auto; }
 code { font: .875rem/1.5 ui-monospace, SFMono-Regular, Menlo, Consolas, monospace; }
 summary { cursor: pointer; font-weight: 600; }
+@media (max-width: 40rem) { th[scope=row] { white-space: normal; } th small { white-space: normal; } }
 @media print { body { max-width: none; } .scroll { overflow: visible; } }
 """
 
@@ -66,7 +70,9 @@ def markup(content: Content) -> str:
 
 def element(tag: str, *content: Content, **attributes: str) -> Markup:
     """One element; `class_` stands for class."""
-    named = "".join(f' {name.rstrip("_").replace("_", "-")}="{html.escape(value)}"' for name, value in attributes.items() if value)
+    named = "".join(
+        f' {name.rstrip("_").replace("_", "-")}="{html.escape(value)}"' for name, value in attributes.items() if value
+    )
     return Markup(f"<{tag}{named}>{''.join(map(markup, content))}</{tag}>")
 
 
@@ -93,10 +99,13 @@ def table(label: str, heads: Sequence[Content], rows: Iterable[Row], class_: str
     """A table that scrolls by itself where the page is narrow; the scrolling part can be reached by keyboard."""
     top = element("thead", element("tr", *(element("th", head, scope="col") for head in heads)))
     body = [
-        element("tr", element("th", row.head, scope="row"), *(element("td", cell) for cell in row.cells), class_=row.class_)
+        element(
+            "tr", element("th", row.head, scope="row"), *(element("td", cell) for cell in row.cells), class_=row.class_
+        )
         for row in rows
     ]
-    inner = element("table", top, element("tbody", join(body)), class_=class_)
+    parts = [top] if any(markup(head) for head in heads) else []
+    inner = element("table", *parts, element("tbody", join(body)), class_=class_)
     return element("div", inner, class_="scroll", tabindex="0", role="region", aria_label=label)
 
 

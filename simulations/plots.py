@@ -166,7 +166,6 @@ def _legend(axes: Axes, columns: int) -> None:
 def _svg(drawing: Figure, salt: str, label: str) -> str:
     """The drawing as an <svg> element: equal input gives equal bytes."""
     from matplotlib import rc_context
-    from matplotlib.backends.backend_svg import FigureCanvasSVG
 
     for axes in drawing.axes:
         for side, spine in axes.spines.items():
@@ -186,7 +185,7 @@ def _svg(drawing: Figure, salt: str, label: str) -> str:
     buffer = io.StringIO()
     with rc_context({"svg.fonttype": "none", "svg.hashsalt": salt, "font.family": ["sans-serif"]}):
         nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
-        FigureCanvasSVG(drawing).print_svg(buffer, metadata=nothing)
+        drawing.savefig(buffer, format="svg", metadata=nothing)
     return _inline(buffer.getvalue(), label)
 
 

@@ -106,6 +106,11 @@ def recommend(
     return Answer(tuple(_item(catalog, rank, i, scores[i], reasons.of(i)) for rank, i in enumerate(order, start=1)))
 
 
+def no_history() -> NDArray[np.int32]:
+    """The history of somebody who gives none."""
+    return np.array([], dtype=np.int32)
+
+
 def read_history(path: Path, catalog: Catalog) -> NDArray[np.int32]:
     """Read a history file: one item per line, oldest first, as an item id, a title or "title (year)" in any case.
 

@@ -135,15 +135,15 @@ def _gains(results: Results) -> Iterator[Content]:
         return
     yield element(
         "p",
-        "hushrec minus each reference on the same cases, with 95\xa0% intervals of the paired difference over users (not "
-        "corrected for the number of comparisons). “Indistinguishable” means that the interval holds 0.",
+        "hushrec minus each reference on the same cases, with 95\xa0% intervals of the paired difference over users "
+        "(not corrected for the number of comparisons). “Indistinguishable” means that the interval holds 0.",
     )
     rows = []
     for path in JUDGED:
         found = [paired[f"{OURS} - {name}"].get(path) for name in names]
         if any(found):
             rows.append(Row(LABELS[path], [_difference(d) if d else "–" for d in found]))
-    heads = ["figure", *(join([name, element("small", REFERENCES[name])], "") for name in names)]
+    heads: list[Content] = ["figure", *(join([name, element("small", REFERENCES[name])], "") for name in names)]
     yield table("Paired differences", heads, rows)
 
 
@@ -211,9 +211,10 @@ def _privacy(privacy: dict[str, Any]) -> Iterator[Content]:
     released = ", ".join(f"{count} × {kind}" for kind, count in privacy.get("releases", {}).items())
     yield element(
         "p",
-        f"Replayed from ledger.jsonl, for the client that spent most ({privacy.get('clients_charged', '?')} were charged): "
-        f"{released}. By accountant: {figures}; the largest is claimed. Budget: {privacy.get('target_epsilon', '?')}. "
-        f"Noise multiplier {privacy.get('noise_multiplier', 0):.3f} at clipping norm {privacy.get('max_grad_norm', 0):g}.",
+        "Replayed from ledger.jsonl, for the client that spent most "
+        f"({privacy.get('clients_charged', '?')} were charged): {released}. By accountant: {figures}; the largest is "
+        f"claimed. Budget: {privacy.get('target_epsilon', '?')}. Noise multiplier "
+        f"{privacy.get('noise_multiplier', 0):.3f} at clipping norm {privacy.get('max_grad_norm', 0):g}.",
     )
     for title, key in (("The claim assumes", "assumptions"), ("The claim does not cover", "not_covered")):
         if privacy.get(key):

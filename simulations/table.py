@@ -103,10 +103,8 @@ def results_table(results: Results) -> Table:
     """One row per system, mean above ± half the interval; 80 characters wide for the joint protocol."""
     data = results["dataset"]
     table = Table(
-        title=f"{results['experiment']}: {data['name']}, {data['users']:,} users, {data['items']:,} items, "
-        f"protocol {results['protocol']}, seed {results['seed']}",
-        caption="Mean, ± half of the 95 % bootstrap interval over users; N@20 = NDCG@20; users h = new users with h known "
-        "items; 99neg = ranked among 99 sampled negatives. Bold: best of the column (random excepted).",
+        title=f"{results['experiment']}: {data['name']}, protocol {results['protocol']}, seed {results['seed']}\n"
+        f"{data['users']:,} users, {data['items']:,} items, {data['interactions']:,} interactions",
         box=box.SIMPLE_HEAD,
         show_edge=False,
         padding=0,
@@ -114,6 +112,11 @@ def results_table(results: Results) -> Table:
         caption_justify="left",
     )
     columns = [column for column in present_columns(results) if column.narrow]
+    table.caption = (
+        "Mean, ± half of the 95 % interval. Bold: best but random.\n99neg: ranked among 99 sampled negatives."
+    )
+    if any(column.path.startswith("cold") for column in columns):
+        table.caption += " N@20: NDCG@20.\nusers h=: new users, of whom h items are known."
     best = {column.path: best_systems(results, column.path) for column in columns}
     table.add_column("system", no_wrap=True)
     for column in columns:
@@ -149,7 +152,11 @@ def markdown_table(results: Results) -> str:
 
 def verdict_lines(results: Results) -> list[str]:
     """What a person should take home: gains with paired intervals, then privacy, then the price; plain text."""
-    sentences = [*privacy_lines(results["privacy"]), *cost_lines(results), *(f"Note: {n}" for n in results.get("notes", ()))]
+    sentences = [
+        *privacy_lines(results["privacy"]),
+        *cost_lines(results),
+        *(f"Note: {n}" for n in results.get("notes", ())),
+    ]
     return gain_lines(results) + [line for sentence in sentences for line in _wrapped("", sentence.split(" "), " ")]
 
 
@@ -178,7 +185,8 @@ def _wrapped(start: str, parts: Sequence[str], separator: str = "; ") -> list[st
 
 def difference_text(difference: Mapping[str, Any]) -> str:
     """A paired difference as "+0.012 [+0.003, +0.021]"."""
-    return f"{difference['mean']:+.3f} [{difference['low']:+.3f}, {difference['high']:+.3f}]"
+    mean, low, high = (f"{round(difference[key], 3) + 0.0:+.3f}" for key in ("mean", "low", "high"))  # no "-0.000"
+    return f"{mean} [{low}, {high}]"
 
 
 _UNITS = {
@@ -188,7 +196,7 @@ _UNITS = {
 }
 _SPANS = {"hour": "one clock hour", "day": "one day", "week": "one week"}
 _RELATIONS = {"add_remove": "adding or removing", "replace_one": "replacing"}
-WEAK_EPSILON = 10.0  # above it a guarantee is weak to none: Ponomareva et al. 2023, arXiv:2303.00654, section 5.2
+WEAK_EPSILON = 10.0  # above it a guarantee is weak to none: Ponomareva et al. 2023, arXiv:2303.00654
 
 
 def privacy_lines(privacy: Mapping[str, Any]) -> list[str]:

@@ -1,0 +1,126 @@
+"""Scores for evaluation and for people: the same numbers as training uses, and what each choice changes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from hushrec.common.interactions import History
+from hushrec.common.recommender import Recommender, recency_pool
+from hushrec.common.scorer import LMScorer, ScoringChoices, validated_grid
+from hushrec.common.splits import Case
+
+ITEMS, WIDTH, DIM = 9, 6, 4
+PRIOR = np.linspace(0, 3, ITEMS, dtype=np.float32)
+CHOICES = ScoringChoices(recency_decay=0.7, history_length=3)
+
+
+class Encoder(nn.Module):
+    """Text i has a fixed random vector."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.width, self.calls = WIDTH, 0
+        self.table = torch.randn(ITEMS, WIDTH, generator=torch.Generator().manual_seed(3))
+
+    def encode(self, _prefix: Any, index: Tensor) -> Tensor:
+        self.calls += 1
+        return self.table[index]
+
+
+@pytest.fixture
+def model() -> Any:
+    torch.manual_seed(0)
+    recommender = Recommender(Encoder(), DIM, train_heads=True, train_mix=True)  # type: ignore[arg-type]
+    recommender.center.data.normal_()
+    return SimpleNamespace(recommender=recommender, prefix=range(ITEMS))
+
+
+def scorer(model: Any, choices: ScoringChoices = CHOICES) -> LMScorer:
+    return LMScorer("test", model, None, PRIOR, choices)
+
+
+def case(items: list[int], user: int = 0) -> Case:
+    return Case(user, History(np.array(items, np.int32), np.zeros(len(items), np.int64)), np.array([0], np.int32))
+
+
+def test_scores_are_those_of_the_training_model(model: Any) -> None:
+    recommender = model.recommender
+    encoded = recommender.encoder.table
+    history = [4, 1, 7]
+    pooled = recency_pool(recommender.user_vectors(encoded[history])[None], torch.ones(1, 3), 0.7)[:, -1:]
+    expected = recommender.scores(pooled, recommender.item_vectors(encoded)[None], torch.from_numpy(PRIOR)[None])
+    found = scorer(model).score([case(history)])
+    np.testing.assert_allclose(found, expected.detach().numpy()[0], rtol=1e-5, atol=1e-5)
+    assert found.dtype == np.float32
+
+
+def test_only_the_newest_items_of_a_history_are_read(model: Any) -> None:
+    made = scorer(model)
+    np.testing.assert_array_equal(made.score([case([8, 2, 4, 1, 7])]), made.score([case([4, 1, 7])]))
+    assert not np.array_equal(made.score([case([4, 1, 7])]), made.score([case([7, 1, 4])]))
+
+
+def test_the_popularity_weight_scales_the_prior_alone(model: Any) -> None:
+    made = scorer(model)
+    without = made.with_choices(replace(CHOICES, popularity_weight=0.0)).score([case([1, 2])])
+    twice = made.with_choices(replace(CHOICES, popularity_weight=2.0)).score([case([1, 2])])
+    np.testing.assert_allclose(twice - without, 2 * made.beta * PRIOR[None], rtol=1e-4, atol=1e-5)
+
+
+def test_other_choices_encode_nothing_again_and_leave_the_first_scorer_alone(model: Any) -> None:
+    made = scorer(model)
+    before, calls = made.score([case([1, 2])]), model.recommender.encoder.calls
+    made.with_choices(replace(CHOICES, recency_decay=0.1)).score([case([1, 2])])
+    made.with_profiles({0: np.ones(WIDTH, np.float32)})
+    assert model.recommender.encoder.calls == calls
+    np.testing.assert_array_equal(made.score([case([1, 2])]), before)
+    assert not made.has_profiles
+
+
+def test_a_profile_speaks_only_where_there_is_no_history(model: Any) -> None:
+    text = np.arange(WIDTH, dtype=np.float32)
+    choices = replace(CHOICES, profile_weight=0.5)
+    plain = scorer(model, choices)
+    known = plain.with_profiles({0: text})
+    assert known.has_profiles
+    np.testing.assert_array_equal(known.score([case([1, 2])]), plain.score([case([1, 2])]))
+    np.testing.assert_allclose(known.user_vector(case([])), 0.5 * known.project(text), rtol=1e-6)
+    np.testing.assert_array_equal(known.user_vector(case([], user=1)), np.zeros(DIM))
+
+
+def test_a_user_of_whom_nothing_is_known_is_ranked_by_popularity(model: Any) -> None:
+    scores = scorer(model).score([case([])])[0]
+    assert np.isfinite(scores).all()
+    assert np.array_equal(np.argsort(scores), np.argsort(PRIOR * scorer(model).beta))
+
+
+def test_a_fixed_projection_replaces_both_heads(model: Any) -> None:
+    made = scorer(model)
+    table, head = model.recommender.encoder.table.numpy(), np.eye(2, WIDTH, dtype=np.float32)
+    made.set_projection(table, np.zeros(WIDTH, np.float32), head)
+    np.testing.assert_array_equal(made.item_vectors, table[:, :2])
+    np.testing.assert_allclose(made.user_vector(case([5])), table[5, :2], rtol=1e-6)
+
+
+def test_a_given_adapter_is_written_first(model: Any) -> None:
+    adapter = {name: value * 2 for name, value in model.recommender.read().items()}
+    made = LMScorer("test", model, adapter, PRIOR, CHOICES)
+    assert (made.scale, made.beta) == tuple(adapter["mix.weight"][0])
+
+
+def test_every_case_gets_one_row_and_no_case_none(model: Any) -> None:
+    assert scorer(model).score([case([1]), case([]), case([2, 3])]).shape == (3, ITEMS)
+    assert scorer(model).score([]).shape == (0, ITEMS)
+
+
+def test_the_validated_grid_changes_decay_and_popularity_only() -> None:
+    grid = validated_grid(replace(CHOICES, profile_weight=0.25))
+    assert len(set(grid)) == len(grid) == 32
+    assert {(choice.history_length, choice.profile_weight) for choice in grid} == {(3, 0.25)}

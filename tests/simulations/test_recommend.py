@@ -1,0 +1,161 @@
+"""Tests of simulations/recommend.py on a catalogue whose vectors are known; no language model is loaded."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from hushrec.common.catalog import Catalog
+from hushrec.common.errors import ConfigError, DataError
+from hushrec.common.interactions import History
+from hushrec.common.scorer import LMScorer, ScoringChoices
+from hushrec.common.splits import Case
+from hushrec.common.workspace import Model
+from hushrec.simulations.recommend import Wish, no_history, read_history, recommend
+
+TITLES = ("Toy Story", "Toy Story 2", "Alien", "Aliens", "The Matrix", "Alien")
+YEARS = (1995, 1999, 1979, 1986, 1999, 2020)
+# Two tastes: toys along the first axis, space along the second.
+VECTORS = np.array([[1, 0], [0.9, 0.1], [0, 1], [0.1, 0.9], [0.5, 0.5], [0, -1]], dtype=np.float32)
+POPULARITY = np.array([1, 0, 0, 0, 5, 2], dtype=np.float32)
+TEXTS = {"toys": [2.0, 0.0], "space": [0.0, 0.5]}
+
+
+@pytest.fixture
+def catalog() -> Catalog:
+    texts = tuple(f"{title} ({year})" for title, year in zip(TITLES, YEARS, strict=True))
+    ids = tuple(f"i{number}" for number in range(len(TITLES)))
+    return Catalog(ids, texts, TITLES, np.array(YEARS, dtype=np.int32), (("Film",),) * len(TITLES))
+
+
+class TwoTastes:
+    """Stands for a model that encodes only the texts of TEXTS."""
+
+    def encode_texts(self, texts: list[str]) -> torch.Tensor:
+        return torch.tensor([TEXTS[text] for text in texts])
+
+
+MODEL = cast(Model, TwoTastes())
+
+
+def scorer(popularity_weight: float = 0.0, profile_weight: float = 0.0) -> LMScorer:
+    found = object.__new__(LMScorer)
+    values: dict[str, Any] = {
+        "name": "hushrec",
+        "choices": ScoringChoices(0.9, popularity_weight, 50, profile_weight),
+        "item_vectors": VECTORS,
+        "history_vectors": VECTORS,
+        "log_popularity": POPULARITY,
+        "scale": 1.0,
+        "beta": 1.0,
+        "_center": np.zeros(2, dtype=np.float32),
+        "_head": np.eye(2, dtype=np.float32),
+        "_profiles": {},
+    }
+    found.__dict__.update(values)
+    return found
+
+
+def positions(*items: int) -> NDArray[np.int32]:
+    return np.array(items, dtype=np.int32)
+
+
+def test_a_history_alone_is_scored_as_in_the_evaluation(catalog: Catalog) -> None:
+    history = positions(0, 2)
+    answer = recommend(MODEL, scorer(0.5), catalog, Wish(history), n=10)
+    case = Case(0, History(history, np.zeros(2, dtype=np.int64)), positions(1))
+    expected = scorer(0.5).score([case])[0]
+    for item in answer.recommendations:
+        assert item.score == pytest.approx(float(expected[catalog.index_of(item.item_id)]), abs=1e-4)
+
+
+def test_history_items_are_never_recommended(catalog: Catalog) -> None:
+    answer = recommend(MODEL, scorer(3.0), catalog, Wish(positions(4, 5)), n=10)
+    assert {item.item_id for item in answer.recommendations} == {"i0", "i1", "i2", "i3"}
+    assert [item.rank for item in answer.recommendations] == [1, 2, 3, 4]
+
+
+def test_the_reason_is_the_nearest_history_item(catalog: Catalog) -> None:
+    answer = recommend(MODEL, scorer(), catalog, Wish(positions(0, 2)), n=10)
+    reasons = {item.item_id: item.reasons for item in answer.recommendations}
+    assert reasons["i1"] == ("because of Toy Story",)
+    assert reasons["i3"] == ("because of Alien",)
+    assert reasons["i4"] == ("because of Toy Story and Alien",)
+    assert reasons["i5"] == ("popular",)
+
+
+def test_a_query_ranks_what_it_asks_for_and_says_so(catalog: Catalog) -> None:
+    answer = recommend(MODEL, scorer(), catalog, Wish(no_history(), query=" space "), n=2)
+    assert [item.item_id for item in answer.recommendations] == ["i2", "i3"]
+    assert answer.recommendations[0].reasons == ("matches: space",)
+
+
+def test_a_query_outweighs_a_history_and_a_history_outweighs_a_profile(catalog: Catalog) -> None:
+    toys = positions(0)
+    asked = recommend(MODEL, scorer(), catalog, Wish(toys, query="space"), n=1).recommendations
+    told = recommend(MODEL, scorer(), catalog, Wish(toys, profile="space"), n=1).recommendations
+    assert asked[0].item_id == "i2"
+    assert told[0].item_id == "i1"
+
+
+def test_a_text_that_validation_ignored_is_still_read(catalog: Catalog) -> None:
+    weightless = recommend(MODEL, scorer(profile_weight=0.0), catalog, Wish(no_history(), profile="toys"), n=1)
+    assert weightless.recommendations[0].item_id == "i0"
+    doubled = recommend(MODEL, scorer(profile_weight=2.0), catalog, Wish(no_history(), profile="toys"), n=1)
+    assert doubled.recommendations[0].score == pytest.approx(2 * weightless.recommendations[0].score)
+
+
+def test_discovery_lowers_the_weight_of_popularity(catalog: Catalog) -> None:
+    wish = Wish(positions(2))
+    assert recommend(MODEL, scorer(1.0), catalog, wish, n=1).recommendations[0].item_id == "i4"
+    assert recommend(MODEL, scorer(1.0), catalog, wish, n=1, discovery=1.0).recommendations[0].item_id == "i3"
+
+
+def test_with_nothing_given_the_popular_items_come_with_a_note(catalog: Catalog) -> None:
+    answer = recommend(MODEL, scorer(), catalog, Wish(no_history(), query="  "), n=2)
+    assert [item.item_id for item in answer.recommendations] == ["i4", "i5"]
+    assert "most popular" in answer.note
+
+
+@pytest.mark.parametrize(("n", "discovery"), [(0, 0.0), (1, -0.1), (1, 1.1), (1, float("nan"))])
+def test_numbers_out_of_range_are_refused(catalog: Catalog, n: int, discovery: float) -> None:
+    with pytest.raises(ConfigError, match="expected"):
+        recommend(MODEL, scorer(), catalog, Wish(positions(0)), n=n, discovery=discovery)
+
+
+def test_a_history_file_names_items_by_id_title_or_title_with_year(tmp_path: Path, catalog: Catalog) -> None:
+    path = tmp_path / "seen.txt"
+    path.write_text("\ufeffi0\n\n  TOY STORY 2 \r\nalien (2020)\nMatrix, The\ni0\n", encoding="utf-8")
+    assert read_history(path, catalog).tolist() == [1, 5, 4, 0]
+
+
+@pytest.mark.parametrize(
+    ("line", "hint"),
+    [
+        ("Toy Stori", "did you mean 'Toy Story \\(1995\\)'"),
+        ("Alien", "names 2 items; write 'Alien \\(1979\\)' or 'Alien \\(2020\\)', or an id"),
+        ("zzzzzzzz", "ids look like 'i0'"),
+    ],
+)
+def test_a_line_that_names_no_single_item_is_refused_with_its_place(
+    tmp_path: Path, catalog: Catalog, line: str, hint: str
+) -> None:
+    path = tmp_path / "seen.txt"
+    path.write_text(f"i1\n{line}\n", encoding="utf-8")
+    with pytest.raises(DataError, match=f"seen.txt, line 2: .*{hint}"):
+        read_history(path, catalog)
+
+
+def test_a_history_that_is_not_text_or_not_there_is_refused(tmp_path: Path, catalog: Catalog) -> None:
+    path = tmp_path / "seen.txt"
+    path.write_bytes(b"\xff\xfe\xfa")
+    with pytest.raises(DataError, match="not UTF-8"):
+        read_history(path, catalog)
+    for missing in (tmp_path / "none.txt", tmp_path):
+        with pytest.raises(DataError, match="cannot read the history"):
+            read_history(missing, catalog)
