@@ -98,7 +98,7 @@ def _common_request(members: Sequence[_Member], model: Model) -> TrainRequest | 
         if member.answer is not None:
             continue
         try:
-            key = id(member.message.content["adapter"])
+            key = id(member.message.content.get("adapter"))
             if key not in decoded:
                 decoded[key] = read_train(member.message, model.shapes, len(model.prefix))
             request = decoded[key]

@@ -37,7 +37,10 @@ def _factor_gradients(layer: Factor, activations: list[Tensor], backprops: Tenso
 def _scale_gradients(layer: Scale, activations: list[Tensor], backprops: Tensor) -> dict[nn.Parameter, Tensor]:
     """(rows, ..., dim) twice -> (rows, dim) for the factors and for the offsets."""
     slope = backprops.float().reshape(len(backprops), -1, backprops.shape[-1])
-    return {layer.weight: (activations[0].float().reshape(slope.shape) * slope).sum(1), layer.bias: slope.sum(1)}
+    gradients: dict[nn.Parameter, Tensor] = {layer.weight: (activations[0].float().reshape(slope.shape) * slope).sum(1)}
+    if layer.bias.requires_grad:
+        gradients[layer.bias] = slope.sum(1)
+    return gradients
 
 
 def secret_uniform(size: int) -> Tensor:

@@ -16,7 +16,7 @@ import numpy as np
 from hushrec.client.rows import Row, device_rows, user_rows
 from hushrec.common.budget import is_private, ledger_header
 from hushrec.common.config import RunConfig
-from hushrec.common.errors import ConfigError
+from hushrec.common.errors import ConfigError, PrivacyError
 from hushrec.common.interactions import History
 from hushrec.common.ledger import Ledger
 from hushrec.common.workspace import open_dataset, open_split
@@ -100,9 +100,11 @@ def open_ledger(config: RunConfig) -> Ledger | None:
         return None
     if not config.run.directory:
         raise ConfigError("a private run needs run.directory, where its ledger is kept")
-    path = Path(config.run.directory) / "ledger.jsonl"
+    path, header = Path(config.run.directory) / "ledger.jsonl", ledger_header(config, "simulation")
     if path not in _OPEN:
-        _OPEN[path] = Ledger.open(path, ledger_header(config, "simulation"))
+        _OPEN[path] = Ledger.open(path, header)
+    if _OPEN[path].header != header:
+        raise PrivacyError(f"the ledger {path} is open in this process under other constants; one run at a time")
     return _OPEN[path]
 
 

@@ -53,6 +53,8 @@ class ModelConfig:
     # A trained map between the (then usually fixed) user head and the score: "scale" has head_dim numbers, "full" has
     # head_dim squared. Few numbers drown later in noise.
     head_core: Literal["none", "scale", "full"] = "none"
+    # The core's offset: head_dim more numbers that learn which texts are popular, where no count per item is released.
+    head_offset: bool = True
     train_mix: bool = True
     recency_decay: float = 0.9  # weight per step back in a history, while training
     history_length: int = 50  # items of a history that are read when recommending
@@ -111,7 +113,7 @@ class PrivacyConfig:
     max_participations: int = 0  # rounds a client may be asked for; 0: as many as there are rounds
     target_epsilon: float = 8.0
     target_delta: float = 1e-5
-    popularity_noise_multiplier: float = 6.0  # of the one popularity release; 0: no prior is released
+    popularity_noise_multiplier: float = 0.0  # of the one popularity release; 0: no prior is released
 
 
 @dataclass(frozen=True)
@@ -348,9 +350,7 @@ def _check(config: RunConfig, source: str) -> None:
     targets = config.model.targets
     if odd := [role for place, role in enumerate(targets) if role not in ROLES or role in targets[:place]]:
         raise ConfigError(f"expected model.targets from {', '.join(ROLES)}, each once, got {odd[0]!r} (in {source})")
-    trained = config.model.train_heads or config.model.train_mix or (config.model.top_layers and targets)
-    trained = trained or config.model.head_core != "none"
-    if not trained and config.federation.rounds:
-        raise ConfigError(
-            "nothing would be trained: set model.top-layers, model.train-heads, model.head-core or model.train-mix"
-        )
+    model = config.model
+    adapted = model.top_layers > 0 and len(targets) > 0
+    if config.federation.rounds and not (adapted or model.train_heads or model.train_mix or model.head_core != "none"):
+        raise ConfigError("nothing is trained: set model.top-layers, model.train-heads, head-core or train-mix")

@@ -56,8 +56,8 @@ class PrivacyBudgetExhausted(PrivacyError):
     def __init__(self, epsilon_after: float, target_epsilon: float) -> None:
         super().__init__(
             f"the next step would spend epsilon {epsilon_after:.3f} of a budget of {target_epsilon:g}; "
-            "nothing was read or sent. The budget is pinned in the ledger: stop here, or start a new run with fewer rounds "
-            "or a larger privacy.noise-multiplier."
+            "nothing was read or sent. The budget is pinned in the ledger: stop here, or start a new run with "
+            "fewer rounds or a larger privacy.noise-multiplier."
         )
         self.epsilon_after = epsilon_after
         self.target_epsilon = target_epsilon

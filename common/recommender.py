@@ -40,7 +40,14 @@ class Recommender(nn.Module):
     """
 
     def __init__(
-        self, encoder: TextEncoder, head_dim: int, *, train_heads: bool, train_mix: bool, head_core: str = "none"
+        self,
+        encoder: TextEncoder,
+        head_dim: int,
+        *,
+        train_heads: bool,
+        train_mix: bool,
+        head_core: str = "none",
+        head_offset: bool = True,
     ) -> None:
         super().__init__()
         self.encoder = encoder
@@ -54,6 +61,8 @@ class Recommender(nn.Module):
             self.user_core = nn.Linear(head_dim, head_dim)
             nn.init.eye_(self.user_core.weight)
             nn.init.zeros_(self.user_core.bias)
+        if head_core != "none":
+            self.user_core.get_parameter("bias").requires_grad_(head_offset)
         self.mix = nn.Linear(2, 1, bias=False).requires_grad_(train_mix)
 
     def item_vectors(self, encoded: Tensor) -> Tensor:

@@ -17,19 +17,25 @@ from hushrec.common.splits import Case
 from hushrec.common.workspace import Model
 
 
+SHORT_HISTORY = 5  # items; up to here a user is cold, and popularity gets a weight of its own
+
+
 @dataclass(frozen=True)
 class ScoringChoices:
     """What may be chosen after training, on validation only.
 
     Attributes:
         recency_decay: weight per step back in the history, in (0, 1].
-        popularity_weight: factor on beta; 0 ranks by content alone, lower values favour the long tail.
+        popularity_weight: factor on what is said of an item without regard to the user: beta x the released prior, and
+            the trained offset of the user core. 0 ranks by taste alone; lower values favour the long tail.
+        short_popularity_weight: the same for users of at most SHORT_HISTORY items, of whom less is known.
         history_length: newest items of a history that are read.
         profile_weight: strength of a profile text where there is no history yet; 0 ignores it.
     """
 
     recency_decay: float = 0.9
     popularity_weight: float = 1.0
+    short_popularity_weight: float = 1.0
     history_length: int = 50
     profile_weight: float = 0.0
 
@@ -58,14 +64,15 @@ class LMScorer:
         with torch.no_grad():
             encoded = recommender.encoder.encode(model.prefix, torch.arange(len(model.prefix)))
             self.item_vectors = recommender.item_vectors(encoded).numpy()
-            self.history_vectors = recommender.user_vectors(encoded).numpy()
+            # The offset of the user core does not depend on the history: it is a prior over items, learned from text.
+            nothing = torch.zeros(recommender.user_head.out_features)
+            offset: NDArray[np.float32] = recommender.user_core(nothing).numpy()
             self._center = recommender.center.numpy().copy()
-            # What the core says of a user of whom nothing is known; part of every projected text, too.
-            self._unknown = recommender.user_core(torch.zeros(recommender.user_head.out_features)).numpy()
-            self._head = (recommender.user_core(recommender.user_head.weight.T).numpy() - self._unknown).T.copy()
+            self._head = (recommender.user_core(recommender.user_head.weight.T).numpy() - offset).T.copy()
+            self.history_vectors = self.project(encoded.numpy())
         self._profiles: dict[int, NDArray[np.float32]] = {}
         self.scale, self.beta = (float(x) for x in recommender.mix.weight.detach()[0])
-        self.log_popularity = log_popularity
+        self.prior: NDArray[np.float32] = self.beta * log_popularity + self.scale * (self.item_vectors @ offset)
 
     def with_choices(self, choices: ScoringChoices) -> LMScorer:
         """The same vectors under other choices; nothing is encoded again."""
@@ -84,7 +91,7 @@ class LMScorer:
         self, encoded: NDArray[np.float32], center: NDArray[np.float32], head: NDArray[np.float32]
     ) -> None:
         """Replace both heads by one fixed map, (items, width) texts -> (items, dim): the frozen controls' way in."""
-        self._center, self._head, self._unknown = center, head, np.zeros(len(head), dtype=np.float32)
+        self._center, self._head = center, head
         self.item_vectors = self.history_vectors = self.project(encoded)
 
     @property
@@ -94,36 +101,36 @@ class LMScorer:
 
     def project(self, encoded: NDArray[np.float32]) -> NDArray[np.float32]:
         """(..., width) encoded text -> (..., dim), as an item of a history would be."""
-        vector: NDArray[np.float32] = (encoded - self._center) @ self._head.T + self._unknown
+        vector: NDArray[np.float32] = (encoded - self._center) @ self._head.T
         return vector
 
     def score(self, cases: Sequence[Case]) -> NDArray[np.float32]:
         """(cases, items) scores."""
-        users = [self.user_vector(case) for case in cases]
-        return self.score_vectors(np.array(users, dtype=np.float32).reshape(len(users), self.item_vectors.shape[1]))
+        users = [self.pooled(case.history.items, self._profiles.get(case.user)) for case in cases]
+        vectors = np.array(users, dtype=np.float32).reshape(len(users), self.item_vectors.shape[1])
+        return self.score_vectors(vectors, np.array([len(case.history) for case in cases], dtype=np.int64))
 
-    def score_vectors(self, users: NDArray[np.float32]) -> NDArray[np.float32]:
-        """(k, dim) user vectors -> (k, items) scores."""
-        prior = self.beta * self.choices.popularity_weight * self.log_popularity
-        scores: NDArray[np.float32] = (self.scale * (users @ self.item_vectors.T) + prior).astype(np.float32)
+    def score_vectors(self, users: NDArray[np.float32], history_lengths: NDArray[np.int64]) -> NDArray[np.float32]:
+        """(k, dim) user vectors and (k,) lengths of their histories -> (k, items) scores."""
+        choices = self.choices
+        short = history_lengths <= SHORT_HISTORY
+        weights = np.where(short, choices.short_popularity_weight, choices.popularity_weight).astype(np.float32)
+        similarity = self.scale * (users @ self.item_vectors.T)
+        scores: NDArray[np.float32] = (similarity + weights[:, None] * self.prior).astype(np.float32)
         return scores
 
-    def user_vector(self, case: Case) -> NDArray[np.float32]:
-        """Recency-weighted mean of the newest history items; the profile where there is no history."""
-        return self.pooled(case.history.items, self._profiles.get(case.user))
-
     def pooled(self, history: NDArray[np.int32], profile: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
-        """(dim,) user vector of catalogue positions, oldest first, or of a projected profile text."""
+        """(dim,) recency-weighted mean of the newest history items; the projected profile where there are none."""
         items = history[-self.choices.history_length :]
         if len(items) == 0:
-            if profile is None:
-                return self._unknown
-            said = np.float32(self.choices.profile_weight) * (profile - self._unknown)
-            blended: NDArray[np.float32] = self._unknown + said
-            return blended
+            nothing = np.zeros(self.item_vectors.shape[1], dtype=np.float32)
+            return nothing if profile is None else np.float32(self.choices.profile_weight) * profile
         weights = self.choices.recency_decay ** np.arange(len(items) - 1, -1, -1, dtype=np.float32)
         vector: NDArray[np.float32] = (weights @ self.history_vectors[items] / weights.sum()).astype(np.float32)
         return vector
+
+
+POPULARITY_WEIGHTS = (0.0, 0.1, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0)
 
 
 def validated_grid(base: ScoringChoices) -> list[ScoringChoices]:
@@ -131,5 +138,10 @@ def validated_grid(base: ScoringChoices) -> list[ScoringChoices]:
     return [
         replace(base, recency_decay=decay, popularity_weight=weight)
         for decay in (0.8, 0.9, 0.95, 0.98)
-        for weight in (0.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0)
+        for weight in POPULARITY_WEIGHTS
     ]
+
+
+def short_history_grid(base: ScoringChoices) -> list[ScoringChoices]:
+    """The popularity weights that are tried for users of short history; 0 would leave nothing for an empty one."""
+    return [replace(base, short_popularity_weight=weight) for weight in POPULARITY_WEIGHTS if weight > 0]

@@ -116,6 +116,7 @@ def build_model(config: ModelConfig, catalog: Catalog) -> Model:
         train_heads=config.train_heads,
         train_mix=config.train_mix,
         head_core=config.head_core,
+        head_offset=config.head_offset,
     )
     _start(recommender, prefix, config)
     recommender.eval()

@@ -26,7 +26,7 @@ def curve_point(
 ) -> dict[str, Any]:
     """Validation NDCG@10 of the full ranking, and coverage@10, which falls when item vectors collapse."""
     start = time.monotonic()
-    choices = ScoringChoices(model.config.recency_decay, 1.0, model.config.history_length)
+    choices = ScoringChoices(model.config.recency_decay, history_length=model.config.history_length)
     scorer = LMScorer("hushrec", model, adapter, log_popularity, choices)
     ndcg = validation_ndcg(scorer, split, seed=seed)
     cases = split.cases["validation"][:CURVE_CASES]

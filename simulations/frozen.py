@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from hushrec.common.protocol import Arrays
-from hushrec.common.scorer import LMScorer, ScoringChoices, validated_grid
+from hushrec.common.scorer import SHORT_HISTORY, LMScorer, ScoringChoices, short_history_grid, validated_grid
 from hushrec.common.splits import Split
 from hushrec.common.workspace import Model, whitening
 from hushrec.server.ranking import validation_ndcg
@@ -65,11 +65,21 @@ def best_choices(scorer: LMScorer, grid: Sequence[ScoringChoices], split: Split,
     return ndcg, scorer.with_choices(choices)
 
 
-def with_profile_weight(scorer: LMScorer, split: Split, seed: int) -> LMScorer:
-    """Choose how strongly a profile speaks for a user without history: on validation users, history hidden."""
+def cold_start_choices(scorer: LMScorer, split: Split, seed: int) -> LMScorer:
+    """Choose the popularity weight for short histories and the strength of a profile text, on validation users.
+
+    Their histories are cut to the first SHORT_HISTORY // 2 items, and hidden for the profile.
+    """
+    if split.protocol != "joint":
+        return scorer
+    short = _with_histories_cut(split, SHORT_HISTORY // 2)
+    scorer = best_choices(scorer, short_history_grid(scorer.choices), short, seed)[1]
     if not scorer.has_profiles:
         return scorer
-    hidden = tuple(replace(case, history=case.history.take(slice(0, 0))) for case in split.cases["validation"])
-    blank = replace(split, cases={**split.cases, "validation": hidden})
     grid = [replace(scorer.choices, profile_weight=weight) for weight in PROFILE_WEIGHTS]
-    return best_choices(scorer, grid, blank, seed)[1]
+    return best_choices(scorer, grid, _with_histories_cut(split, 0), seed)[1]
+
+
+def _with_histories_cut(split: Split, keep: int) -> Split:
+    cases = tuple(replace(case, history=case.history.take(slice(0, keep))) for case in split.cases["validation"])
+    return replace(split, cases={**split.cases, "validation": cases})

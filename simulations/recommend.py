@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from hushrec.common.catalog import Catalog, reorder_article
 from hushrec.common.errors import ConfigError, DataError
-from hushrec.common.scorer import LMScorer
+from hushrec.common.scorer import SHORT_HISTORY, LMScorer
 from hushrec.common.workspace import Model
 
 # What a person asks for now says more than what she once did, and that more than how she describes herself.
@@ -95,11 +95,18 @@ def recommend(
     texts = {kind: text.strip() for kind, text in (("profile", wish.profile), ("query", wish.query)) if text.strip()}
     if len(wish.history) == 0 and not texts:
         return _most_popular(scorer, catalog, n)
-    choices = replace(scorer.choices, popularity_weight=(1 - discovery) * scorer.choices.popularity_weight)
+    less = 1 - discovery
+    choices = replace(
+        scorer.choices,
+        popularity_weight=less * scorer.choices.popularity_weight,
+        short_popularity_weight=less * scorer.choices.short_popularity_weight,
+    )
     scorer = scorer.with_choices(choices)
     encoded = model.encode_texts(list(texts.values())).numpy() if texts else None
     vectors = {} if encoded is None else dict(zip(texts, scorer.project(encoded), strict=True))
-    scores = scorer.score_vectors(_user_vector(scorer, wish.history, vectors)[None])[0]
+    # Who says what they want is no longer cold, however short the history.
+    known = np.array([max(len(wish.history), SHORT_HISTORY + 1 if texts else 0)])
+    scores = scorer.score_vectors(_user_vector(scorer, wish.history, vectors)[None], known)[0]
     scores[wish.history] = -np.inf
     order = _best(scores, min(n, len(catalog) - len(wish.history)))
     reasons = _Reasons(scorer, catalog, wish.history, {texts[kind]: vector for kind, vector in vectors.items()})
@@ -221,10 +228,10 @@ def _best(scores: NDArray[np.float32], n: int) -> list[int]:
 
 
 def _most_popular(scorer: LMScorer, catalog: Catalog, n: int) -> Answer:
-    prior = scorer.log_popularity
+    prior = scorer.prior
     note = "no history, profile or query: these are the most popular items, the same for everyone"
     if not prior.any():
-        note = "no history, profile or query, and this bundle holds no popularity counts: the order of the catalogue"
+        note = "no history, profile or query, and this bundle knows nothing of popularity: the order of the catalogue"
     order = _best(prior, min(n, len(catalog)))
     items = tuple(_item(catalog, rank, i, prior[i], ("popular",)) for rank, i in enumerate(order, start=1))
     return Answer(items, note)

@@ -26,9 +26,10 @@ from hushrec.common.scorer import LMScorer, ScoringChoices, validated_grid
 from hushrec.common.splits import Split
 from hushrec.common.workspace import Model, open_dataset, open_split, shared_model
 from hushrec.server.checkpoint import Checkpoint
-from hushrec.server.controls import CONTROLS, Popularity, Scorer, fit_controls
+from hushrec.server.controls import CONTROLS, Scorer, fit_controls
 from hushrec.server.evaluation import Evaluation, evaluate, paired
-from hushrec.simulations.frozen import best_choices, frozen_scorer, with_profile_weight
+from hushrec.simulations.dp_popularity import dp_popularity
+from hushrec.simulations.frozen import best_choices, cold_start_choices, frozen_scorer
 
 Step = Callable[[str], None]
 COMPARED = (
@@ -82,15 +83,17 @@ def compare_systems(
         step(f"control {name}")
         control = fit_controls(split, seed=seed, names=[name])[name]
         systems[name], chosen[name] = control, dict(control.choices)
-        if name == "popularity" and is_private(config) and prior.any():
-            systems["dp_popularity"] = Popularity(prior, name="dp_popularity")
+        if name == "popularity" and is_private(config):
+            systems["dp_popularity"], chosen["dp_popularity"] = dp_popularity(config)
     step("control frozen_lm")
     frozen, found = frozen_scorer(model, untrained, prior, split, seed)
     step("hushrec")
     ours = trained_scorer(config, model, adapter, prior, split)
     profiles = _profile_vectors(model, config, split)
-    frozen, ours = _with_profiles(frozen, profiles, split, seed), _with_profiles(ours, profiles, split, seed)
+    frozen = cold_start_choices(frozen.with_profiles(profiles), split, seed)
+    ours = cold_start_choices(ours.with_profiles(profiles), split, seed)
     systems |= {"frozen_lm": frozen, "hushrec": ours}
+    found |= {name: asdict(frozen.choices)[name] for name in ("short_popularity_weight", "profile_weight")}
     chosen |= {"frozen_lm": found, "hushrec": asdict(ours.choices)}
     evaluations: dict[str, Evaluation] = {}
     for name, scorer in systems.items():
@@ -118,13 +121,9 @@ def trained_scorer(
     config: RunConfig, model: Model, adapter: Arrays, prior: NDArray[np.float32], split: Split
 ) -> LMScorer:
     """hushrec with recency and popularity weight chosen on validation from the same grid as the frozen control."""
-    start = ScoringChoices(config.model.recency_decay, 1.0, config.model.history_length)
+    start = ScoringChoices(config.model.recency_decay, history_length=config.model.history_length)
     scorer = LMScorer("hushrec", model, adapter, prior, start)
     return best_choices(scorer, validated_grid(start), split, config.run.seed)[1]
-
-
-def _with_profiles(scorer: LMScorer, profiles: dict[int, NDArray[np.float32]], split: Split, seed: int) -> LMScorer:
-    return with_profile_weight(scorer.with_profiles(profiles), split, seed)
 
 
 def _profile_vectors(model: Model, config: RunConfig, split: Split) -> dict[int, NDArray[np.float32]]:

@@ -107,10 +107,11 @@ def test_a_spent_budget_is_refused_without_reading_data_or_touching_the_ledger(p
 
 
 def test_the_popularity_release_counts_against_the_same_budget(path: Path) -> None:
-    small = CONFIG.replace(privacy__target_epsilon=1.5)
+    (release,) = popularity_events(PRIVACY)
+    price = enforced_claim(PRIVACY).epsilon([release, EVENT])
+    small = CONFIG.replace(privacy__target_epsilon=price - 0.01)
     with opened(path, small) as ledger:
         assert charge([Unread("a", ledger)], EVENT, small.privacy, 1).paid == (0,)
-        (release,) = popularity_events(small.privacy)
         refused = charge([Unread("a", ledger)], release, small.privacy, 0).refused
         assert isinstance(refused[0], PrivacyBudgetExhausted)
 

@@ -29,7 +29,8 @@ def private(tmp_path: Path) -> RunConfig:
 
 @pytest.fixture
 def silos(private: RunConfig) -> RunConfig:
-    return private.replace(federation__shape="silos", federation__silos=7, privacy__unit="user")
+    folder = f"{private.run.directory}/silos"
+    return private.replace(federation__shape="silos", federation__silos=7, privacy__unit="user", run__directory=folder)
 
 
 OPEN = RunConfig.from_flat({"data.name": "synthetic", "privacy.mechanism": "none"})

@@ -17,7 +17,7 @@ from transformers import BertConfig, BertModel
 
 from hushrec.client import private, training
 from hushrec.client.losses import record_losses
-from hushrec.client.private import NoisedSum, flat_rows, per_row_gradients
+from hushrec.client.private import NoisedSum, per_row_gradients
 from hushrec.client.rows import Row, draw_inputs
 from hushrec.client.training import row_gradients, train_cohort
 from hushrec.common.catalog import Catalog
@@ -171,6 +171,9 @@ VARIANTS += [
     {"model__train_heads": False},
     {"model__train_mix": False},
     {"model__train_heads": False, "model__train_mix": False},
+    {"model__head_core": "scale", "model__train_heads": False},
+    {"model__head_core": "full", "model__train_heads": False},
+    {"model__head_core": "full", "model__top_layers": 0},
     {"model__top_layers": 0},
     {"model__top_layers": 3, "model__targets": "query,value"},
     {"train__shared_negatives": True},
@@ -250,7 +253,8 @@ def real(setup: Setup) -> Callable[[Pairs], Tensor]:
     return lambda rows: release(setup, [Client("a", tuple(row for _, row in rows))])[0]
 
 
-KINDS = [{"model__adapter": kind} for kind in ("lora", "ffa", "sb")] + [{"model__top_layers": 0}]
+KINDS: list[dict[str, Any]] = [{"model__adapter": kind} for kind in ("lora", "ffa", "sb")]
+KINDS += [{"model__top_layers": 0}, {"model__head_core": "full"}, {"model__head_core": "scale"}]
 
 
 @pytest.mark.parametrize("strength", [1.0, 30.0])
@@ -537,4 +541,3 @@ def test_flat_rows_are_laid_out_as_the_named_arrays_are(setup: Callable[..., Set
     expected = alone(made, pairs(make_rows([6]))[0]).split([p.numel() for p in parameters(made[0])])
     for (name, value), part in zip(update.arrays.items(), expected, strict=True):
         torch.testing.assert_close(torch.from_numpy(value).flatten() * (-DENOMINATOR / RATE), part, msg=name)
-    assert flat_rows.__doc__

@@ -149,8 +149,8 @@ def test_a_choice_that_does_not_exist_is_refused_with_those_that_do(key: str) ->
         ({"train.proximal": 0.1}, "no effect at train.local-steps = 1"),
         ({"model.targets": "query,key"}, "got 'key'"),
         ({"model.targets": "query,value,query"}, "each once, got 'query'"),
-        ({"model.top-layers": 0, "model.train-heads": False, "model.train-mix": False}, "nothing would be trained"),
-        ({"model.targets": "", "model.train-heads": False, "model.train-mix": False}, "nothing would be trained"),
+        ({"model.top-layers": 0, "model.train-heads": False, "model.train-mix": False}, "nothing is trained"),
+        ({"model.targets": "", "model.train-heads": False, "model.train-mix": False}, "nothing is trained"),
     ],
 )
 def test_values_that_contradict_each_other_are_refused(flat: dict[str, Scalar], message: str) -> None:
@@ -166,6 +166,7 @@ def test_values_that_contradict_each_other_are_refused(flat: dict[str, Scalar], 
         {"privacy.mechanism": "none", "privacy.unit": "user"},
         {"train.proximal": 0.1, "train.local-steps": 2},
         {"model.targets": "", "model.train-mix": False},
+        {"model.targets": "", "model.train-heads": False, "model.train-mix": False, "model.head-core": "scale"},
         {"model.top-layers": 0, "model.train-heads": False, "model.train-mix": False, "federation.rounds": 0},
     ],
 )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -24,9 +26,10 @@ class Encoder(nn.Module):
         self.frozen = nn.Parameter(torch.ones(4), requires_grad=False)
 
 
-def build(train_heads: bool = True, train_mix: bool = True) -> Recommender:
+def build(train_heads: bool = True, train_mix: bool = True, head_core: str = "none") -> Recommender:
     torch.manual_seed(0)
-    model = Recommender(Encoder(), DIM, train_heads=train_heads, train_mix=train_mix)  # type: ignore[arg-type]
+    encoder: Any = Encoder()
+    model = Recommender(encoder, DIM, train_heads=train_heads, train_mix=train_mix, head_core=head_core)
     model.center.data.normal_()
     return model
 
@@ -83,6 +86,19 @@ def test_only_what_is_trained_travels(train_heads: bool, train_mix: bool, expect
     assert [name for name, _ in model.trained()] == expected
     assert list(model.read()) == expected
     assert {value.dtype for value in model.read().values()} == {np.dtype(np.float32)}
+
+
+@pytest.mark.parametrize("core", ["scale", "full"])
+def test_a_head_core_starts_as_the_identity_and_is_trained_even_where_heads_are_not(core: str) -> None:
+    model, encoded = build(train_heads=False, head_core=core), torch.randn(4, WIDTH)
+    headed = (encoded - model.center) @ model.user_head.weight.T
+    torch.testing.assert_close(model.user_vectors(encoded), headed)
+    trained = [name for name, _ in model.trained()]
+    assert "user_core.weight" in trained
+    assert not any("head" in name for name in trained)
+    model.write({name: value * 2 for name, value in model.read().items()})
+    torch.testing.assert_close(model.user_vectors(encoded), 2 * headed)
+    torch.testing.assert_close(model.item_vectors(encoded), (encoded - model.center) @ model.item_head.weight.T)
 
 
 def test_what_is_written_is_what_is_read_and_both_are_copies() -> None:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from hushrec.common.interactions import History
 from hushrec.common.recommender import Recommender, recency_pool
-from hushrec.common.scorer import LMScorer, ScoringChoices, validated_grid
+from hushrec.common.scorer import POPULARITY_WEIGHTS, LMScorer, ScoringChoices, short_history_grid, validated_grid
 from hushrec.common.splits import Case
 
 ITEMS, WIDTH, DIM = 9, 6, 4
@@ -34,12 +34,19 @@ class Encoder(nn.Module):
         return self.table[index]
 
 
+def build(head_core: str = "none") -> Any:
+    torch.manual_seed(0)
+    encoder: Any = Encoder()
+    recommender = Recommender(encoder, DIM, train_heads=True, train_mix=True, head_core=head_core)
+    recommender.center.data.normal_()
+    for parameter in recommender.user_core.parameters():
+        parameter.data.normal_()
+    return SimpleNamespace(recommender=recommender, prefix=range(ITEMS))
+
+
 @pytest.fixture
 def model() -> Any:
-    torch.manual_seed(0)
-    recommender = Recommender(Encoder(), DIM, train_heads=True, train_mix=True)  # type: ignore[arg-type]
-    recommender.center.data.normal_()
-    return SimpleNamespace(recommender=recommender, prefix=range(ITEMS))
+    return build()
 
 
 def scorer(model: Any, choices: ScoringChoices = CHOICES) -> LMScorer:
@@ -50,7 +57,9 @@ def case(items: list[int], user: int = 0) -> Case:
     return Case(user, History(np.array(items, np.int32), np.zeros(len(items), np.int64)), np.array([0], np.int32))
 
 
-def test_scores_are_those_of_the_training_model(model: Any) -> None:
+@pytest.mark.parametrize("core", ["none", "scale", "full"])
+def test_scores_are_those_of_the_training_model(core: str) -> None:
+    model = build(core)
     recommender = model.recommender
     encoded = recommender.encoder.table
     history = [4, 1, 7]
@@ -61,17 +70,35 @@ def test_scores_are_those_of_the_training_model(model: Any) -> None:
     assert found.dtype == np.float32
 
 
+@pytest.mark.parametrize("core", ["none", "scale", "full"])
+def test_a_text_is_projected_as_the_same_text_in_a_history_is(core: str) -> None:
+    model = build(core)
+    made = scorer(model)
+    projected = made.project(model.recommender.encoder.table.numpy())
+    np.testing.assert_allclose(projected, made.history_vectors, rtol=1e-4, atol=1e-5)
+    assert made.with_profiles({3: model.recommender.encoder.table[0].numpy()}).has_profiles
+
+
 def test_only_the_newest_items_of_a_history_are_read(model: Any) -> None:
     made = scorer(model)
     np.testing.assert_array_equal(made.score([case([8, 2, 4, 1, 7])]), made.score([case([4, 1, 7])]))
     assert not np.array_equal(made.score([case([4, 1, 7])]), made.score([case([7, 1, 4])]))
 
 
-def test_the_popularity_weight_scales_the_prior_alone(model: Any) -> None:
+@pytest.mark.parametrize(
+    ("name", "items"),
+    [("popularity_weight", [0, 1, 2, 3, 4, 5]), ("short_popularity_weight", [1, 2]), ("short_popularity_weight", [])],
+)
+def test_the_popularity_weight_for_that_length_of_history_scales_the_prior_alone(
+    model: Any, name: str, items: list[int]
+) -> None:
     made = scorer(model)
-    without = made.with_choices(replace(CHOICES, popularity_weight=0.0)).score([case([1, 2])])
-    twice = made.with_choices(replace(CHOICES, popularity_weight=2.0)).score([case([1, 2])])
+    without = made.with_choices(replace(CHOICES, **{name: 0.0})).score([case(items)])
+    twice = made.with_choices(replace(CHOICES, **{name: 2.0})).score([case(items)])
     np.testing.assert_allclose(twice - without, 2 * made.beta * PRIOR[None], rtol=1e-4, atol=1e-5)
+    other = {"popularity_weight": "short_popularity_weight", "short_popularity_weight": "popularity_weight"}[name]
+    unchanged = made.with_choices(replace(CHOICES, **{other: 7.0})).score([case(items)])
+    np.testing.assert_array_equal(unchanged, made.score([case(items)]))
 
 
 def test_other_choices_encode_nothing_again_and_leave_the_first_scorer_alone(model: Any) -> None:
@@ -91,8 +118,9 @@ def test_a_profile_speaks_only_where_there_is_no_history(model: Any) -> None:
     known = plain.with_profiles({0: text})
     assert known.has_profiles
     np.testing.assert_array_equal(known.score([case([1, 2])]), plain.score([case([1, 2])]))
-    np.testing.assert_allclose(known.user_vector(case([])), 0.5 * known.project(text), rtol=1e-6)
-    np.testing.assert_array_equal(known.user_vector(case([], user=1)), np.zeros(DIM))
+    told = known.scale * known.item_vectors @ (0.5 * known.project(text))
+    np.testing.assert_allclose(known.score([case([])])[0], told + known.prior, rtol=1e-4, atol=1e-5)
+    np.testing.assert_array_equal(known.score([case([], user=1)]), plain.score([case([])]))
 
 
 def test_a_user_of_whom_nothing_is_known_is_ranked_by_popularity(model: Any) -> None:
@@ -106,7 +134,7 @@ def test_a_fixed_projection_replaces_both_heads(model: Any) -> None:
     table, head = model.recommender.encoder.table.numpy(), np.eye(2, WIDTH, dtype=np.float32)
     made.set_projection(table, np.zeros(WIDTH, np.float32), head)
     np.testing.assert_array_equal(made.item_vectors, table[:, :2])
-    np.testing.assert_allclose(made.user_vector(case([5])), table[5, :2], rtol=1e-6)
+    np.testing.assert_allclose(made.pooled(np.array([5], np.int32)), table[5, :2], rtol=1e-6)
 
 
 def test_a_given_adapter_is_written_first(model: Any) -> None:
@@ -122,5 +150,8 @@ def test_every_case_gets_one_row_and_no_case_none(model: Any) -> None:
 
 def test_the_validated_grid_changes_decay_and_popularity_only() -> None:
     grid = validated_grid(replace(CHOICES, profile_weight=0.25))
-    assert len(set(grid)) == len(grid) == 32
+    assert len(set(grid)) == len(grid) == 4 * len(POPULARITY_WEIGHTS)
     assert {(choice.history_length, choice.profile_weight) for choice in grid} == {(3, 0.25)}
+    short = short_history_grid(CHOICES)
+    assert {replace(choice, short_popularity_weight=1.0) for choice in short} == {CHOICES}
+    assert min(choice.short_popularity_weight for choice in short) > 0
