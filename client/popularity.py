@@ -14,6 +14,7 @@ from hushrec.client.private import NoisedSum
 from hushrec.client.rows import Row
 from hushrec.client.store import Store
 from hushrec.common.config import PrivacyConfig
+from hushrec.common.errors import PrivacyError
 from hushrec.common.protocol import Arrays, Update
 
 
@@ -25,9 +26,13 @@ def popularity_counts(stores: Sequence[Store], items: int, privacy: PrivacyConfi
 
     Returns:
         {"counts": float32 (items,)} per client; with privacy, noise of standard deviation sigma per item.
+    Raises:
+        PrivacyError: a private release without noise.
     """
     if privacy.mechanism == "none":
         return [Update({"counts": _plain(store.rows, items)}, 1) for store in stores]
+    if privacy.popularity_noise_multiplier <= 0:
+        raise PrivacyError("privacy.popularity-noise-multiplier is not set, so there is no noise; nothing was released")
     updates = []
     for store in stores:
         noised = NoisedSum(

@@ -42,7 +42,7 @@ def device_rows(history: History, span: str, max_records: int) -> tuple[Row, ...
         span: "hour", "day" or "week" of absolute time (UTC).
         max_records: k >= 1, pinned on the device.
     Guarantees:
-        - removing or changing one interaction changes one row; removing all interactions of a slot removes one row.
+        - removing an interaction, or exchanging its item, changes one row; emptying a slot removes one row.
     """
     slots = history.times // SPAN_SECONDS[span] % max_records
     return tuple(Row(f"slot-{slot}", history.items[slots == slot]) for slot in np.unique(slots).tolist())

@@ -21,6 +21,8 @@ from hushrec.common.interactions import History
 from hushrec.common.ledger import Ledger
 from hushrec.common.workspace import open_dataset, open_split
 
+LEDGER = "ledger.jsonl"
+
 
 class Store(Protocol):
     """What training asks of a client's storage.
@@ -100,7 +102,7 @@ def open_ledger(config: RunConfig) -> Ledger | None:
         return None
     if not config.run.directory:
         raise ConfigError("a private run needs run.directory, where its ledger is kept")
-    path, header = Path(config.run.directory) / "ledger.jsonl", ledger_header(config, "simulation")
+    path, header = Path(config.run.directory) / LEDGER, ledger_header(config, "simulation")
     if path not in _OPEN:
         _OPEN[path] = Ledger.open(path, header)
     if _OPEN[path].header != header:

@@ -22,6 +22,7 @@ from hushrec.client.store import Store
 from hushrec.common.config import RunConfig
 from hushrec.common.encoder import TOKENS_PER_PASS
 from hushrec.common.errors import PrivacyError
+from hushrec.common.memory import release_memory
 from hushrec.common.protocol import Arrays, TrainRequest, Update
 from hushrec.common.workspace import Model
 
@@ -57,6 +58,9 @@ def _many_steps(model: Model, request: TrainRequest, store: Store, config: RunCo
             name: value + update[name] - pull * (value - request.adapter[name]) for name, value in adapter.items()
         }
     return Update({name: value - request.adapter[name] for name, value in adapter.items()}, 1)
+
+
+_TRIM_EVERY = 2  # pieces of a private round between two returns of freed memory
 
 
 @dataclass(frozen=True, eq=False)
@@ -180,6 +184,8 @@ def row_gradients(
             encoded = model.recommender.encoder.encode_rows(model.prefix, batch.index)
             users = model.recommender.user_vectors(encoded[:, : batch.mask.shape[1]])
             items = model.recommender.item_vectors(encoded)
+            if start // step % _TRIM_EVERY == 0:
+                release_memory()
             yield chosen, flat_rows(model.recommender, _losses(model, users, items, batch, prior, config))
 
 

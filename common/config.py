@@ -104,13 +104,11 @@ class PrivacyConfig:
     mechanism: Literal["none", "gaussian"] = "gaussian"
     unit: Literal["record", "user"] = "record"
     record_span: Literal["hour", "day", "week"] = "hour"
-    max_interactions: int = 20  # of a record; a salted-hash choice beyond
-    max_records: int = 4  # of a device; the newest are kept
+    max_records: int = 4  # of a device: time bins are folded by their absolute number modulo this
     max_grad_norm: float = 0.5
     noise_multiplier: float = 0.0  # 0: solved from target_epsilon before round 1
     sample_rate: float = 1.0
     denominator: float = 1.0  # public divisor of the noised sum
-    max_participations: int = 0  # rounds a client may be asked for; 0: as many as there are rounds
     target_epsilon: float = 8.0
     target_delta: float = 1e-5
     popularity_noise_multiplier: float = 0.0  # of the one popularity release; 0: no prior is released
@@ -121,7 +119,6 @@ class EvaluationConfig:
     """Central evaluation."""
 
     every: int = 5  # rounds between points of the learning curve; 0: only the first and the last
-    resamples: int = 1000  # of the bootstrap
 
 
 @dataclass(frozen=True)
@@ -309,18 +306,15 @@ _RANGES: Mapping[str, tuple[float | None, float | None]] = types.MappingProxyTyp
         "server.momentum": (0, 0.999999),
         "server.second-momentum": (0, 0.999999),
         "server.averaging": (0, 0.999999),
-        "privacy.max-interactions": (2, None),
         "privacy.max-records": (1, None),
         "privacy.max-grad-norm": (1e-9, None),
         "privacy.noise-multiplier": (0, None),
         "privacy.sample-rate": (1e-6, 1),
         "privacy.denominator": (1e-9, None),
-        "privacy.max-participations": (0, None),
         "privacy.target-epsilon": (1e-3, None),
         "privacy.target-delta": (1e-15, 0.1),
         "privacy.popularity-noise-multiplier": (0, None),
         "evaluation.every": (0, None),
-        "evaluation.resamples": (10, None),
         "run.seed": (0, 2**31 - 1),
         "run.threads": (0, 1024),
         "data.seed": (0, 2**31 - 1),

@@ -139,7 +139,7 @@ _NOT_COVERED = (
 _ON_DEVICE = (
     "the device adds the noise itself, at full strength",
     "clipping norm, noise multiplier, sample rate, steps and denominator are constants pinned on the device",
-    "a record is all activity in one absolute time bin; nothing reads across records",
+    "a record is all activity in the absolute time bins of one slot; nothing reads across records",
 )
 _IN_SILO = (
     "a user is one clipped row, in one silo; a user of several silos must add up their ledgers",

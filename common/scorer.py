@@ -16,7 +16,6 @@ from hushrec.common.protocol import Arrays
 from hushrec.common.splits import Case
 from hushrec.common.workspace import Model
 
-
 SHORT_HISTORY = 5  # items; up to here a user is cold, and popularity gets a weight of its own
 
 

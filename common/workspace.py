@@ -22,6 +22,7 @@ from hushrec.common.encoder import TextEncoder, fastest_dtype
 from hushrec.common.errors import ConfigError
 from hushrec.common.interactions import Dataset
 from hushrec.common.prefix import Prefix, Progress, build_prefix
+from hushrec.common.protocol import Arrays
 from hushrec.common.recommender import Recommender
 from hushrec.common.splits import Split, build_split
 
@@ -50,12 +51,14 @@ class Model:
         base: the frozen language model, for texts that are not in the catalogue.
         prefix: stored states of the catalogue's texts.
         recommender: adapters and heads; one object per process, set to the adapter in use before each use.
+        untrained: its tensors as they were built, where every run of the process starts.
     """
 
     config: ModelConfig
     base: BaseModel
     prefix: Prefix
     recommender: Recommender
+    untrained: Arrays
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
@@ -120,7 +123,7 @@ def build_model(config: ModelConfig, catalog: Catalog) -> Model:
     )
     _start(recommender, prefix, config)
     recommender.eval()
-    return Model(config, base, prefix, recommender)
+    return Model(config, base, prefix, recommender, recommender.read())
 
 
 @lru_cache(maxsize=1)

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from hushrec.common.budget import is_private, popularity_events
 from hushrec.common.config import RunConfig
-from hushrec.common.errors import ProtocolError
-from hushrec.common.protocol import read_update
+from hushrec.common.protocol import Update, read_update
+from hushrec.server.replies import Inbox
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,17 +44,17 @@ def release_popularity(grid: Grid, config: RunConfig, items: int) -> PopularityR
     if is_private(config) and not popularity_events(config.privacy):
         return none
     content = RecordDict({"config": ConfigRecord({"release": "popularity"})})
-    messages = [Message(content, node, MessageType.QUERY) for node in sorted(grid.get_node_ids())]
-    total, clients, refused = np.zeros(items, dtype=np.float64), 0, Counter[str]()
-    for message in grid.send_and_receive(messages):
-        try:
-            update = read_update(message, {"counts": (items,)}, field="counts")
-        except ProtocolError as error:
-            refused[error.code] += 1
-            continue
+    nodes = sorted(grid.get_node_ids())
+    messages = [Message(content, node, MessageType.QUERY) for node in nodes]
+    total, clients, inbox = np.zeros(items, dtype=np.float64), 0, Inbox(nodes)
+
+    def read(message: Message) -> Update:
+        return read_update(message, {"counts": (items,)}, field="counts")
+
+    for _, update in inbox.updates(grid.send_and_receive(messages), read):
         total += update.arrays["counts"]
         clients += update.clients
     if clients == 0:
-        return PopularityRelease(none.log_popularity, 0, refused)
+        return PopularityRelease(none.log_popularity, 0, inbox.refused)
     noise = config.privacy.popularity_noise_multiplier * math.sqrt(clients) if is_private(config) else 1.0
-    return PopularityRelease(np.log1p(np.maximum(total, 0.0) / noise).astype(np.float32), clients, refused)
+    return PopularityRelease(np.log1p(np.maximum(total, 0.0) / noise).astype(np.float32), clients, inbox.refused)

@@ -57,6 +57,7 @@ def run_rounds(grid: Grid, config: RunConfig) -> Checkpoint:
         wire=config.federation.wire,
         seed=config.run.seed,
         first_round=checkpoint.server_round,
+        summed_replies=config.federation.execution == "cohort" and not is_private(config),
     )
     recorder = _Recorder(folder, config, model, strategy, checkpoint, len(list(grid.get_node_ids())))
     strategy.start(
@@ -80,13 +81,15 @@ def _first_checkpoint(grid: Grid, config: RunConfig, model: Model, folder: Path)
     release = release_popularity(grid, config, len(model.prefix))
     facts = {
         "optimizer_steps": 0,
+        "contributors": release.clients,
+        "last_round": _traffic_facts(RoundTraffic()),
         "refused": dict(release.refused),
         "seconds": time.monotonic() - started,
         "bytes_up": 0,
         "bytes_down": 0,
         "client_steps": 0,
     }
-    checkpoint = Checkpoint(0, model.recommender.read(), {}, release.log_popularity, facts)
+    checkpoint = Checkpoint(0, model.untrained, {}, release.log_popularity, facts)
     write_checkpoint(folder, checkpoint)
     return checkpoint
 
@@ -106,15 +109,15 @@ class _Recorder:
         self.folder, self.config, self.model, self.strategy = folder, config, model, strategy
         self.checkpoint, self.clients = checkpoint, clients
         self._split = open_split(config.data)
-        keep_rounds(folder, checkpoint.server_round)
+        self._written = keep_rounds(folder, checkpoint.server_round)
 
     def after_round(self, server_round: int, arrays: ArrayRecord) -> MetricRecord | None:
         """Called by Flower with 0 before the first round of this process, then after each."""
         release_memory()
         finished = server_round + self.strategy.first_round
         adapter = unpack(arrays, self.model.shapes)
-        if server_round == 0 and finished > 0:
-            return None  # resumed: this round was recorded before
+        if server_round == 0 and finished in self._written:
+            return None  # resumed, and not between the checkpoint of this round and its line
         if server_round > 0:
             self._remember(finished, adapter)
         record = self._line(finished, adapter)
@@ -127,6 +130,8 @@ class _Recorder:
         traffic, before = self.strategy.traffic, self.checkpoint.facts
         facts = {
             "optimizer_steps": self.strategy.optimizer.steps,
+            "contributors": before["contributors"],
+            "last_round": _traffic_facts(traffic),
             "refused": dict(Counter(before["refused"]) + traffic.refused),
             "seconds": before["seconds"] + traffic.seconds,
             "bytes_up": traffic.bytes_up or before["bytes_up"],
@@ -138,14 +143,10 @@ class _Recorder:
         write_checkpoint(self.folder, self.checkpoint)
 
     def _line(self, finished: int, adapter: Arrays) -> dict[str, Any]:
-        traffic = self.strategy.traffic if finished else RoundTraffic()
         record: dict[str, Any] = {
             "round": finished,
             "rounds": self.config.federation.rounds,
-            "asked": traffic.asked,
-            "answered": traffic.answered,
-            "refused": dict(traffic.refused),
-            "seconds": round(traffic.seconds, 3),
+            **self.checkpoint.facts["last_round"],
             "epsilon": spent_after(self.config, self.clients, finished) if is_private(self.config) else None,
         }
         every, last = self.config.evaluation.every, self.config.federation.rounds
@@ -156,16 +157,31 @@ class _Recorder:
         return record
 
 
-def keep_rounds(folder: Path, last: int) -> None:
-    """Drop lines of rounds after `last`, which a resumed run writes again, and a torn last line."""
+def _traffic_facts(traffic: RoundTraffic) -> dict[str, Any]:
+    """What a round's line says of it, kept in the checkpoint, too: a crash may come between the two."""
+    return {
+        "asked": traffic.asked,
+        "answered": traffic.answered,
+        "refused": dict(traffic.refused),
+        "seconds": round(traffic.seconds, 3),
+    }
+
+
+def keep_rounds(folder: Path, last: int) -> set[int]:
+    """Drop lines of rounds after `last`, which a resumed run writes again, and what follows a damaged line.
+
+    Returns:
+        The rounds whose lines are kept.
+    """
     path = folder / ROUNDS
     if not path.exists():
-        return
-    kept = []
+        return set()
+    kept: dict[int, str] = {}
     for line in path.read_text(encoding="utf-8").splitlines():
         try:
-            if json.loads(line)["round"] <= last:
-                kept.append(line)
-        except (ValueError, KeyError):
+            if (number := int(json.loads(line)["round"])) <= last:
+                kept.setdefault(number, line)
+        except (ValueError, KeyError, TypeError):
             break
-    write_atomically(path, "".join(line + "\n" for line in kept).encode())
+    write_atomically(path, "".join(line + "\n" for line in kept.values()).encode())
+    return set(kept)

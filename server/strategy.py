@@ -1,8 +1,8 @@
 """The aggregation strategy: whom to ask, what to accept, how to add it up.
 
 Weights are equal, since weighting by the number of examples would release it. Updates are added up as they arrive, so
-memory does not grow with the number of clients. Evaluation is central (server/app.py), so clients are never asked to
-evaluate.
+memory does not grow with the number of clients. Evaluation is central (server/central.py), so clients are never asked
+to evaluate.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 from numpy.typing import NDArray
 
-from hushrec.common.errors import ProtocolError
 from hushrec.common.protocol import (
     Arrays,
     Shapes,
     TrainRequest,
+    Update,
     Wire,
     pack,
     payload_bytes,
@@ -31,6 +31,7 @@ from hushrec.common.protocol import (
     unpack,
 )
 from hushrec.server.optimizer import ServerOptimizer
+from hushrec.server.replies import Inbox
 
 
 @dataclass
@@ -63,6 +64,8 @@ class AdapterStrategy(Strategy):
         clients_per_round: 0 asks every client.
         seed: public; decides who is asked when, and the seeds of the rounds.
         first_round: rounds that were finished before (a resumed run); Flower counts from 1 again.
+        summed_replies: a reply may hold the sum over several clients, as a simulated cohort's first does. Only where
+            all clients are one's own: a stranger's reply could speak for the whole round.
     """
 
     def __init__(
@@ -75,10 +78,13 @@ class AdapterStrategy(Strategy):
         wire: Wire,
         seed: int,
         first_round: int = 0,
+        summed_replies: bool = False,
     ) -> None:
         self.shapes, self.optimizer, self.log_popularity = shapes, optimizer, log_popularity
         self.clients_per_round, self.wire, self.seed, self.first_round = clients_per_round, wire, seed, first_round
+        self.summed_replies = summed_replies
         self.traffic = RoundTraffic()
+        self._inbox = Inbox([])
         self._adapter: Arrays = {}
         self._started = 0.0
 
@@ -96,6 +102,8 @@ class AdapterStrategy(Strategy):
         self.traffic = RoundTraffic(
             asked=len(nodes), bytes_down=sum(map(payload_bytes, content.array_records.values()))
         )
+        self._inbox = Inbox(nodes)
+        self.traffic.refused = self._inbox.refused
         return [Message(content, node, MessageType.TRAIN) for node in nodes]
 
     def aggregate_train(
@@ -104,21 +112,17 @@ class AdapterStrategy(Strategy):
         """The new adapter, or None where no reply could be used; the run goes on with the old one then."""
         total: Arrays = {name: np.zeros(shape, dtype=np.float32) for name, shape in self.shapes.items()}
         clients = 0
-        for message in replies:
-            try:
-                update = read_update(message, self.shapes, most_clients=self.traffic.asked - clients)
-            except ProtocolError as error:
-                self.traffic.refused[error.code] += 1
-                continue
+
+        def read(message: Message) -> Update:
+            return read_update(message, self.shapes, self.traffic.asked - clients if self.summed_replies else 1)
+
+        for message, update in self._inbox.updates(replies, read):
             if update.clients:
                 self.traffic.bytes_up = payload_bytes(message.content["update"])  # type: ignore[arg-type]
             for name, value in update.arrays.items():
                 total[name] += value
             clients += update.clients
         self.traffic.answered = clients
-        silent = self.traffic.asked - clients - self.traffic.refused.total()
-        if silent > 0:
-            self.traffic.refused["NO_REPLY"] += silent
         if clients == 0:
             self.traffic.seconds = time.monotonic() - self._started
             return None, None
@@ -154,12 +158,19 @@ def choose_nodes(nodes: Sequence[int], server_round: int, per_round: int, seed: 
     """
     if not per_round or per_round >= len(nodes):
         return list(nodes)
-    chosen: list[int] = []
-    turn, last = (server_round - 1) * per_round, server_round * per_round
-    while turn < last:
-        lap, place = divmod(turn, len(nodes))
-        order = np.random.default_rng([seed, lap, 2]).permutation(len(nodes))
-        chosen += [nodes[position] for position in order[place : place + last - turn]]
-        turn = min(last, (lap + 1) * len(nodes))
-    # Two laps may meet in one round; nobody is asked twice in it.
-    return list(dict.fromkeys(chosen))
+    lap, place = divmod((server_round - 1) * per_round, len(nodes))
+    order, following = _laps(len(nodes), lap, per_round, seed)
+    turns = [*order[place:], *following][:per_round]
+    return [nodes[position] for position in turns]
+
+
+def _laps(clients: int, lap: int, per_round: int, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The order of everyone's turns in a lap and in the next one; nobody has two turns in a round where laps meet."""
+    order = following = np.arange(0)
+    for number in range(lap + 2):
+        order = following
+        shuffled = np.random.default_rng([seed, number, 2]).permutation(clients)
+        last = order[len(order) - number * clients % per_round :]  # of the lap before, in the round that both share
+        first = shuffled[~np.isin(shuffled, last)][: per_round - len(last)]
+        following = np.concatenate([first, shuffled[~np.isin(shuffled, first)]])
+    return order, following

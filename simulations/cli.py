@@ -108,6 +108,7 @@ def simulate(
 ) -> None:
     """Run a federation on this machine and show what training gained over honest controls, and at which epsilon."""
     from hushrec.simulations.progress import show_run
+    from hushrec.simulations.report import REPORT, write_report
     from hushrec.simulations.run import new_run, open_run, read_results
 
     if list_:
@@ -121,6 +122,8 @@ def simulate(
         results = read_results(resume)
         if results is not None:
             err.print(f"{resume} is finished already; this is its result.")
+            if not (resume / REPORT).exists():  # killed between the two
+                write_report(resume)
     else:
         config = load_experiment(experiment, set_ or [])
         stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
@@ -137,7 +140,7 @@ def simulate(
     out.print(results_table(results))
     for line in verdict_lines(results):
         out.print(line, markup=False, highlight=False)
-    out.print(f"Report: {folder / 'report.html'}", highlight=False, soft_wrap=True)
+    out.print(f"Report: {folder / REPORT}", highlight=False, soft_wrap=True)
 
 
 def _first_comment(name: str) -> str:

@@ -4,6 +4,7 @@
     rounds.jsonl     one line per round            bundle/        what recommends
     results.json     the table                     report.html    the table and plots for people
     checkpoint.safetensors  state after the last finished round; start.safetensors  state before round 1
+    run.lock         held by the one process that works on the run
 
 It prints nothing; whoever shows progress passes a `Watcher` and listens to the "hushrec.rounds" log.
 """
@@ -11,22 +12,25 @@ It prints nothing; whoever shows progress passes a `Watcher` and listens to the 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock, Timeout
 from flwr.app import Context, RecordDict
 from safetensors.numpy import load_file, save
 
 from hushrec.client.app import app as client_app
 from hushrec.client.cohort import answer_query, answer_train
-from hushrec.client.store import close_ledgers, count_clients, count_units
-from hushrec.common.budget import with_noise
+from hushrec.client.store import LEDGER, close_ledgers, count_clients, count_units, open_ledger
+from hushrec.common.budget import is_private, with_noise
 from hushrec.common.bundle import Bundle, write_bundle
 from hushrec.common.config import RunConfig, read_experiment
-from hushrec.common.errors import BundleError, ConfigError
+from hushrec.common.errors import BundleError, ConfigError, PrivacyError
+from hushrec.common.ledger import Ledger
 from hushrec.common.protocol import Arrays
 from hushrec.common.workspace import encode_catalog, open_dataset, shared_model, torch_dtype
 from hushrec.server.app import app as server_app
@@ -36,7 +40,7 @@ from hushrec.simulations.grid import QUERY, TRAIN, CohortHandler, InProcessGrid
 from hushrec.simulations.report import write_report
 from hushrec.simulations.results import evaluate_run
 
-EXPERIMENT, RESULTS, START = "experiment.toml", "results.json", "start.safetensors"
+EXPERIMENT, RESULTS, START, LOCK = "experiment.toml", "results.json", "start.safetensors", "run.lock"
 
 
 @dataclass(frozen=True)
@@ -58,10 +62,13 @@ def new_run(config: RunConfig, folder: Path) -> RunConfig:
     Raises:
         ConfigError: the folder holds a run already, or cannot be made.
     """
-    if (folder / EXPERIMENT).exists():
-        raise ConfigError(f"{folder} holds a run already; go on with --resume {folder}, or choose another --out")
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ConfigError(f"{folder} is not an empty folder; choose another --out")
+    try:
+        if (folder / EXPERIMENT).exists():
+            raise ConfigError(f"{folder} holds a run already; go on with --resume {folder}, or choose another --out")
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise ConfigError(f"{folder} is not an empty folder; choose another --out")
+    except OSError as error:
+        raise ConfigError(f"cannot read {folder}: {error.strerror}; choose another --out") from error
     resolved = config.replace(run__directory=str(folder.resolve()))
     resolved = with_noise(resolved, count_clients(resolved), count_units(resolved))
     dtype = str(torch_dtype(resolved.model)).removeprefix("torch.")
@@ -94,40 +101,82 @@ def execute(config: RunConfig, watcher: Watcher | None = None) -> dict[str, Any]
     Returns:
         The content of results.json.
     Raises:
+        ConfigError: another process works on this run (PrivacyError where the run is private).
         HushrecError: see its kinds; the run directory stays resumable.
     """
     watcher = watcher or Watcher()
     folder = Path(config.run.directory)
     if config.run.threads:
         torch.set_num_threads(config.run.threads)
-    try:
+    with _sole_writer(config):
         watcher.step("loading the language model and encoding the catalogue")
         encode_catalog(config.model, open_dataset(config.data).catalog, watcher.encoding)
         model = shared_model(config.model, config.data)
         if not (folder / START).exists():
-            write_atomically(folder / START, save(model.recommender.read()))
+            write_atomically(folder / START, save(model.untrained))
         untrained: Arrays = load_file(folder / START)
         watcher.step("training")
         checkpoint = _train(config)
         adapter = evaluated_adapter(config, checkpoint)
         results, choices = evaluate_run(config, untrained, adapter, checkpoint, watcher.step)
+        watcher.step("writing the bundle and the report")
+        bundle = Bundle(
+            model_config=config.model,
+            base_sha256=model.base.sha256,
+            catalog=open_dataset(config.data).catalog,
+            adapter=adapter,
+            log_popularity=checkpoint.log_popularity,
+            choices=choices,
+            privacy=results["privacy"],
+            experiment=config.run.experiment,
+        )
+        write_bundle(folder / "bundle", bundle)
+        write_atomically(folder / RESULTS, (json.dumps(results, indent=1, allow_nan=False) + "\n").encode())
+        write_report(folder)
+    return results
+
+
+@contextmanager
+def _sole_writer(config: RunConfig) -> Iterator[None]:
+    """Hold the run directory and, in a private run, its ledger, before anything is read or written.
+
+    Raises:
+        PrivacyError: another writer has the ledger, its constants are not those of `config`, or it knows less than
+            the checkpoint says was released.
+        ConfigError: another process works on the run.
+    """
+    folder = Path(config.run.directory)
+    lock = FileLock(folder / LOCK, timeout=0, thread_local=False)
+    checkpoint = read_checkpoint(folder)
+    if is_private(config) and checkpoint is not None and not (folder / LEDGER).exists():
+        raise PrivacyError(
+            f"{folder / LEDGER} is gone, but round {checkpoint.server_round} was released: what was spent is unknown. "
+            "Put it back, or begin a new run"
+        )
+    try:
+        ledger = open_ledger(config)
+        try:
+            lock.acquire()
+        except Timeout as error:
+            raise ConfigError(f"another process works on the run in {folder}; end that one first") from error
+        if ledger is not None and checkpoint is not None:
+            _refuse_older_ledger(ledger, checkpoint, folder)
+        yield
     finally:
         close_ledgers()
-    watcher.step("writing the bundle and the report")
-    bundle = Bundle(
-        model_config=config.model,
-        base_sha256=model.base.sha256,
-        catalog=open_dataset(config.data).catalog,
-        adapter=adapter,
-        log_popularity=checkpoint.log_popularity,
-        choices=choices,
-        privacy=results["privacy"],
-        experiment=config.run.experiment,
-    )
-    write_bundle(folder / "bundle", bundle)
-    write_atomically(folder / RESULTS, (json.dumps(results, indent=1, allow_nan=False) + "\n").encode())
-    write_report(folder)
-    return results
+        lock.release()
+
+
+def _refuse_older_ledger(ledger: Ledger, checkpoint: Checkpoint, folder: Path) -> None:
+    """A ledger from before the checkpoint (a restored copy, say) would give rounds away free of charge."""
+    charged = [event for client in ledger.clients() for event in ledger.events(client)]
+    steps = sum(event.steps for event in charged if event.kind == "training")
+    releases = sum(event.steps for event in charged if event.kind == "popularity")
+    if steps < checkpoint.facts["client_steps"] or releases < checkpoint.facts["contributors"]:
+        raise PrivacyError(
+            f"{folder / LEDGER} is older than the run's checkpoint: {checkpoint.facts['client_steps']} client steps "
+            f"were released, {steps} are charged. Put the right one back, or begin a new run"
+        )
 
 
 def _train(config: RunConfig) -> Checkpoint:

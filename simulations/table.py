@@ -194,7 +194,7 @@ _UNITS = {
     "user": "USER",
     "interaction": "INTERACTION (not per user)",
 }
-_SPANS = {"hour": "one clock hour", "day": "one day", "week": "one week"}
+_SPANS = {"hour": "clock hours", "day": "days", "week": "weeks"}
 _RELATIONS = {"add_remove": "adding or removing", "replace_one": "replacing"}
 WEAK_EPSILON = 10.0  # above it a guarantee is weak to none: Ponomareva et al. 2023, arXiv:2303.00654
 
@@ -225,7 +225,10 @@ def privacy_lines(privacy: Mapping[str, Any]) -> list[str]:
 
 def _record_of(privacy: Mapping[str, Any]) -> str:
     span = _SPANS.get(str(privacy.get("record_span")))
-    return f" (all that a device does in {span})" if span and privacy["unit"] == "record" else ""
+    if span is None or privacy["unit"] != "record":
+        return ""
+    slots = privacy.get("max_records")
+    return f" (all that a device does in the {span} of one of its {slots} slots: {span} counted modulo {slots})"
 
 
 def _weak(epsilon: float) -> str:

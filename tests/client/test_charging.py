@@ -16,7 +16,15 @@ from hushrec.common.errors import PrivacyBudgetExhausted, PrivacyError
 from hushrec.common.ledger import Ledger, read_ledger
 from hushrec.common.privacy import PrivacyEvent
 
-CONFIG = RunConfig.from_flat({"privacy.noise-multiplier": 4.0, "privacy.sample-rate": 0.5, "train.local-steps": 2})
+CONFIG = RunConfig.from_flat(
+    {
+        "train.local-steps": 2,
+        "privacy.noise-multiplier": 4.0,
+        "privacy.sample-rate": 0.5,
+        "privacy.popularity-noise-multiplier": 6.0,
+        "privacy.target-epsilon": 8.0,
+    }
+)
 EVENT = training_event(CONFIG)
 PRIVACY = CONFIG.privacy
 SHA = "ab" * 32

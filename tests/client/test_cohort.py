@@ -59,6 +59,8 @@ def config(base: str, tmp_path: Path) -> Iterator[RunConfig]:
             "train.negatives": 6,
             "federation.wire": "float32",
             "privacy.noise-multiplier": 4.0,
+            "privacy.popularity-noise-multiplier": 6.0,
+            "privacy.target-epsilon": 8.0,
             "run.directory": str(tmp_path),
         }
     )

@@ -15,9 +15,10 @@ from hushrec.client import private
 from hushrec.client.popularity import popularity_counts
 from hushrec.client.rows import Row
 from hushrec.common.config import PrivacyConfig
+from hushrec.common.errors import PrivacyError
 
 ITEMS = 30
-PRIVATE, OPEN = PrivacyConfig(), PrivacyConfig(mechanism="none")
+PRIVATE, OPEN = PrivacyConfig(popularity_noise_multiplier=6.0), PrivacyConfig(mechanism="none")
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,11 @@ def test_each_client_adds_noise_of_its_own_even_without_rows() -> None:
     first, second = popularity_counts([client([1]), client()], ITEMS, PRIVATE)
     assert (second.arrays["counts"] != 0).all()
     assert not np.array_equal(first.arrays["counts"], second.arrays["counts"])
+
+
+def test_a_private_release_without_noise_is_refused() -> None:
+    with pytest.raises(PrivacyError, match="there is no noise"):
+        counts(client([1]), PrivacyConfig(popularity_noise_multiplier=0.0))
 
 
 def test_without_privacy_counts_are_counts() -> None:

@@ -20,7 +20,10 @@ from hushrec.common.config import RunConfig
 from hushrec.common.errors import ConfigError, PrivacyError
 from hushrec.common.privacy import PrivacyEvent
 
-DEVICES = RunConfig.from_flat({"privacy.noise-multiplier": 2.0, "privacy.sample-rate": 0.5, "train.local-steps": 3})
+PRIVACY = {"privacy.target-epsilon": 8.0, "privacy.popularity-noise-multiplier": 6.0}
+DEVICES = RunConfig.from_flat(
+    {**PRIVACY, "privacy.noise-multiplier": 2.0, "privacy.sample-rate": 0.5, "train.local-steps": 3}
+)
 SILOS = DEVICES.replace(federation__shape="silos", privacy__unit="user")
 
 
@@ -73,7 +76,8 @@ def test_taking_turns_gives_no_client_more_rounds_than_planned(clients: int, rou
 
 
 def test_the_solved_noise_keeps_the_whole_plan_within_the_budget_and_no_more_than_needed() -> None:
-    config = RunConfig.from_flat({"federation.rounds": 12, "federation.clients-per-round": 5, "train.local-steps": 2})
+    plan = {"federation.rounds": 12, "federation.clients-per-round": 5, "train.local-steps": 2}
+    config = RunConfig.from_flat({**PRIVACY, **plan})
     solved = with_noise(config, clients=10, units=100)
     spent = spent_after(solved, 10, 12)
     assert 0.98 * 8 < spent <= 8
@@ -106,4 +110,4 @@ def test_noise_that_cannot_be_solved_is_refused() -> None:
     with pytest.raises(ConfigError, match="no round is planned"):
         with_noise(RunConfig.from_flat({"federation.rounds": 0}), 10, 10)
     with pytest.raises(ConfigError, match="no noise multiplier"):
-        with_noise(RunConfig.from_flat({"privacy.target-epsilon": 0.1}), 10, 10)
+        with_noise(RunConfig.from_flat({**PRIVACY, "privacy.target-epsilon": 0.1}), 10, 10)

@@ -284,4 +284,4 @@ def test_any_value_in_any_field_is_accepted_or_corrupted(
     try:
         read_ledger(path)
     except LedgerCorrupted as error:
-        assert error.args[0].startswith(f"ledger line {line + 1}:")  # noqa: PT017  # it may also be accepted
+        assert error.args[0].startswith(f"ledger line {line + 1}:")  # it may also be accepted
