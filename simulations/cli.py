@@ -121,7 +121,7 @@ def simulate(
         config = open_run(resume)
         results = read_results(resume)
         if results is not None:
-            err.print(f"{resume} is finished already; this is its result.")
+            err.print(f"{resume} is finished already; this is its result.", markup=False, soft_wrap=True)
             if not (resume / REPORT).exists():  # killed between the two
                 write_report(resume)
     else:
@@ -140,7 +140,7 @@ def simulate(
     out.print(results_table(results))
     for line in verdict_lines(results):
         out.print(line, markup=False, highlight=False)
-    out.print(f"Report: {folder / REPORT}", highlight=False, soft_wrap=True)
+    out.print(f"Report: {folder / REPORT}", markup=False, highlight=False, soft_wrap=True)
 
 
 def _first_comment(name: str) -> str:

@@ -6,6 +6,7 @@ It shows what the run tells; it decides nothing.
 from __future__ import annotations
 
 import logging
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -68,8 +69,8 @@ def show_run(config: RunConfig, console: Console) -> dict[str, Any]:
     """
     folder = Path(config.run.directory)
     for line in describe_run(config):
-        console.print(line, highlight=False)
-    console.print(f"run directory: {folder}", highlight=False, soft_wrap=True)
+        console.print(line, markup=False, highlight=False)
+    console.print(f"run directory: {folder}", markup=False, highlight=False, soft_wrap=True)
     logging.getLogger("flwr").setLevel(logging.WARNING)
     rounds = logging.getLogger("hushrec.rounds")
     progress = Progress(
@@ -96,16 +97,16 @@ def show_run(config: RunConfig, console: Console) -> dict[str, Any]:
             progress.update(encoding, visible=done < total, completed=done, total=total)
 
         rounds.addHandler(handler)
+        before, rounds.propagate = rounds.propagate, False
         rounds.setLevel(logging.INFO)
-        rounds.propagate = False
         try:
             return execute(config, Watcher(step, encoded))
         except KeyboardInterrupt:
             checkpoint = read_checkpoint(folder)
             done = checkpoint.server_round if checkpoint else 0
-            console.print(
-                f"\ninterrupted after round {done}; go on with: hushrec simulate --resume {folder}", soft_wrap=True
-            )
+            text = f"\ninterrupted after round {done}; go on with: hushrec simulate --resume {shlex.quote(str(folder))}"
+            console.print(text, markup=False, highlight=False, soft_wrap=True)
             raise
         finally:
             rounds.removeHandler(handler)
+            rounds.propagate = before

@@ -2,8 +2,8 @@
 
     python -m hushrec.simulations.readme [README.md]
 
-A marker line `<!-- results: NAME -->` opens a table of simulations/results/NAME.json, `<!-- end -->` closes it. This file
-writes no prose.
+A marker line `<!-- results: NAME -->` opens a table of simulations/results/NAME.json, `<!-- end -->` closes it.
+This file writes no prose.
 """
 
 from __future__ import annotations
@@ -40,9 +40,10 @@ def facts_line(results: dict[str, Any]) -> str:
         )
         if privacy.get("user_epsilon") is not None:
             promise += f", per user {privacy['user_epsilon']:.1f}"
+    size = f"{cost['bytes_up_per_client_round']:,} bytes up per client-round"
     return (
         f"{dataset['name']}, {dataset['clients']} clients, {promise}; training {cost['seconds']:.0f} s "
-        f"({cost['seconds_per_round']:.2f} s a round), {cost['bytes_up_per_client_round']:,} bytes up per client-round, "
+        f"({cost['seconds_per_round']:.2f} s a round), {size}, "
         f"peak {cost['peak_rss_mb']:.0f} MB."
     )
 

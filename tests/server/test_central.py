@@ -29,7 +29,7 @@ def prior(model: Model) -> np.ndarray:
 def test_the_curve_shows_the_validation_figure_of_the_full_evaluation(parts: tuple[Model, Split, RunConfig]) -> None:
     model, split, config = parts
     point = curve_point(model, model.untrained, prior(model), split, 0)
-    choices = ScoringChoices(config.model.recency_decay, 1.0, config.model.history_length)
+    choices = ScoringChoices(config.model.recency_decay, history_length=config.model.history_length)
     scorer = LMScorer("hushrec", model, model.untrained, prior(model), choices)
     full = evaluate(scorer, split, open_dataset(config.data), seed=0, groups=["validation"])
     values = full.per_user["validation/NDCG@10"]

@@ -94,7 +94,7 @@ def test_a_cohort_and_its_clients_one_by_one_train_the_same_adapter(
     changes: dict[str, Any], trained: Callable[..., dict[str, np.ndarray]], tmp_path: Path
 ) -> None:
     # The sum of many small gradients in another order: rounding only, so the rate must not amplify it as Adam would.
-    settings = {"server__optimizer": "fedavg", "server__learning_rate": 1.0, "server__head_learning_rate": 1.0}
+    settings = {"server__optimizer": "fedavg", "server__learning_rate": 0.05, "server__head_learning_rate": 0.05}
     common = {"privacy__mechanism": "none", **settings, **changes}
     together = trained("together", federation__execution="cohort", **common)
     alone = trained("alone", federation__execution="one-by-one", **common)

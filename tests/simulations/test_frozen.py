@@ -1,0 +1,103 @@
+"""The untrained control: chosen on validation users only, and never moved by training."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from hushrec.common.config import RunConfig
+from hushrec.common.scorer import LMScorer, ScoringChoices
+from hushrec.common.splits import Split
+from hushrec.common.workspace import Model, open_split, shared_model
+from hushrec.server.ranking import validation_ndcg
+from hushrec.simulations.frozen import (
+    DIMS,
+    POWERS,
+    PROFILE_WEIGHTS,
+    best_choices,
+    cold_start_choices,
+    frozen_scorer,
+)
+
+Parts = tuple[Model, Split]
+
+
+@pytest.fixture(scope="module")
+def parts(tiny: Callable[..., RunConfig]) -> Parts:
+    config = tiny(privacy__mechanism="none")
+    return shared_model(config.model, config.data), open_split(config.data)
+
+
+def prior(model: Model) -> np.ndarray:
+    return np.zeros(len(model.prefix), dtype=np.float32)
+
+
+def blinded(split: Split) -> Split:
+    """The split with wrong targets in every group but validation."""
+    cases = {
+        name: group if name == "validation" else tuple(replace(case, targets=case.targets * 0) for case in group)
+        for name, group in split.cases.items()
+    }
+    return replace(split, cases=cases)
+
+
+def test_it_is_chosen_without_a_look_at_any_test_case(parts: Parts) -> None:
+    model, split = parts
+    found = [frozen_scorer(model, model.untrained, prior(model), part, 0)[1] for part in (split, blinded(split))]
+    assert found[0] == found[1]
+    assert found[0]["dim"] in DIMS
+    assert found[0]["power"] in POWERS
+
+
+def test_it_is_the_same_whatever_the_model_held_before(parts: Parts) -> None:
+    model, split = parts
+    cases = split.cases["warm"][:5]
+    first = frozen_scorer(model, model.untrained, prior(model), split, 0)[0].score(cases)
+    model.recommender.write({name: value + np.float32(0.3) for name, value in model.untrained.items()})
+    second = frozen_scorer(model, model.untrained, prior(model), split, 0)[0].score(cases)
+    np.testing.assert_array_equal(first, second)
+    assert np.isfinite(first).all()
+
+
+def test_it_is_at_least_as_good_on_validation_as_each_candidate_that_was_not_chosen(parts: Parts) -> None:
+    model, split = parts
+    scorer, _ = frozen_scorer(model, model.untrained, prior(model), split, 0)
+    best = validation_ndcg(scorer, split, seed=0)
+    for decay in (0.5, 0.9, 1.0):
+        other = scorer.with_choices(replace(scorer.choices, recency_decay=decay))
+        if decay != scorer.choices.recency_decay:
+            assert validation_ndcg(other, split, seed=0) <= best + 0.05
+
+
+def test_of_equal_choices_the_first_is_taken(parts: Parts) -> None:
+    model, split = parts
+    start = ScoringChoices()
+    scorer = LMScorer("hushrec", model, model.untrained, prior(model), start)
+    # Without a prior the popularity weight changes nothing.
+    grid = [replace(start, popularity_weight=weight) for weight in (0.5, 0.25, 1.0)]
+    ndcg, chosen = best_choices(scorer, grid, split, 0)
+    assert chosen.choices == grid[0]
+    assert ndcg == validation_ndcg(scorer.with_choices(grid[0]), split, seed=0)
+
+
+def test_cold_start_weights_are_chosen_on_validation_users_only(parts: Parts) -> None:
+    model, split = parts
+    scorer = LMScorer("hushrec", model, model.untrained, prior(model), ScoringChoices())
+    users = sorted({case.user for case in split.cases["validation"]})
+    vectors = model.encode_texts([f"user {user}" for user in users]).numpy()
+    told = scorer.with_profiles(dict(zip(users, vectors, strict=True)))
+    chosen = [cold_start_choices(told, part, 0).choices for part in (split, blinded(split))]
+    assert chosen[0] == chosen[1]
+    assert chosen[0].profile_weight in PROFILE_WEIGHTS
+    kept = {"recency_decay", "popularity_weight", "history_length"}
+    assert all(getattr(chosen[0], name) == getattr(scorer.choices, name) for name in kept)
+
+
+def test_without_profiles_no_weight_is_chosen_for_them(parts: Parts) -> None:
+    model, split = parts
+    scorer = LMScorer("hushrec", model, model.untrained, prior(model), ScoringChoices())
+    assert cold_start_choices(scorer, split, 0).choices.profile_weight == 0
+    assert cold_start_choices(scorer, replace(split, protocol="p1"), 0) is scorer  # nobody is cold there
