@@ -41,11 +41,11 @@ def record_losses(
     width = mask.shape[1]
     pooled = recency_pool(users, mask, decay)[:, :-1]
     scores = model.scores(pooled, items, log_popularity)  # (b, w - 1, w + n)
-    correction = torch.full((items.shape[1],), log_correction)
+    correction = torch.full((items.shape[1],), log_correction, device=items.device)
     correction[:width] = 0.0  # the record's own items are always candidates
     allowed = torch.cat([mask.bool(), ~twins], dim=1)
     scores = (scores + correction).masked_fill(~allowed[:, None, :], float("-inf"))
-    targets = torch.arange(1, width).expand(len(mask), -1)
+    targets = torch.arange(1, width, device=items.device).expand(len(mask), -1)
     real = mask[:, 1:]
     # A padded position has no target; any allowed column keeps its (unused) loss finite.
     targets = torch.where(real.bool(), targets, torch.zeros_like(targets))

@@ -98,9 +98,9 @@ def _losses(model: Model, users: Tensor, items: Tensor, batch: _Batch, prior: Te
         model.recommender,
         users,
         items,
-        prior[batch.index],
-        batch.mask,
-        batch.twins,
+        prior[batch.index].to(items.device),
+        batch.mask.to(items.device),
+        batch.twins.to(items.device),
         log_correction=math.log(catalogue / min(config.train.negatives, catalogue)),
         decay=config.model.recency_decay,
     )
@@ -120,12 +120,12 @@ def _clear_sum(model: Model, request: TrainRequest, stores: Sequence[Store], con
         users = recommender.user_vectors(encoded)[position[:, : batch.mask.shape[1]]]
         items = recommender.item_vectors(encoded)[position]
         losses = _losses(model, users, items, batch, torch.from_numpy(request.log_popularity), config)
-        (losses * weights).sum().backward()  # type: ignore[no-untyped-call]
+        (losses * weights.to(losses.device)).sum().backward()  # type: ignore[no-untyped-call]
     lr = config.train.learning_rate
     update: Arrays = {}
     for name, parameter in recommender.trained():
         gradient = parameter.grad if parameter.grad is not None else torch.zeros_like(parameter)
-        update[name] = (-lr * gradient).numpy()
+        update[name] = (-lr * gradient).cpu().numpy()
     recommender.zero_grad(set_to_none=True)
     return update
 
@@ -186,7 +186,8 @@ def row_gradients(
             items = model.recommender.item_vectors(encoded)
             if start // step % _TRIM_EVERY == 0:
                 release_memory()
-            yield chosen, flat_rows(model.recommender, _losses(model, users, items, batch, prior, config))
+            losses = _losses(model, users, items, batch, prior, config)
+            yield chosen, flat_rows(model.recommender, losses).cpu()  # clipped and noised in one place, on the CPU
 
 
 def _named(shapes: dict[str, tuple[int, ...]], flat: Tensor) -> Arrays:

@@ -17,10 +17,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from hushrec.common.config import ROLES
 from hushrec.common.errors import ConfigError
 
 KINDS = ("lora", "ffa", "sb")
-ROLES = ("query", "value", "attention_output", "intermediate", "output")
 # Where each role sits inside one transformer layer, by architecture family (BERT/RoBERTa, DistilBERT, MPNet).
 _PATHS: dict[str, tuple[str, ...]] = {
     "query": ("attention.self.query", "attention.q_lin", "attention.attn.q"),

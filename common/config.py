@@ -17,10 +17,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from hushrec.common.adapters import ROLES
 from hushrec.common.errors import ConfigError
 
 Scalar = str | int | float | bool
+ROLES = ("query", "value", "attention_output", "intermediate", "output")  # of adapters; here, torch is not loaded
 
 
 @dataclass(frozen=True)

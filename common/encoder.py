@@ -73,6 +73,7 @@ class TextEncoder(nn.Module):
             raise ConfigError(f"expected model.top-layers in 0..{base.layers} for {base.name}, got {top_layers}")
         self.layout = RowLayout()
         self.width, self.dtype = base.width, dtype
+        self.device = torch.device("cpu")  # where the batches go; build_model sets it with the weights
         self.top: nn.Module | None = None
         if top_layers:
             self.top = _top_of(base, top_layers, dtype)
@@ -90,15 +91,16 @@ class TextEncoder(nn.Module):
     def encode(self, prefix: Prefix, index: Tensor) -> Tensor:
         """(k,) text numbers -> (k, width), in batches of similar length."""
         if len(index) == 0:
-            return torch.zeros(0, self.width)
+            return torch.zeros(0, self.width, device=self.device)
         self.layout.rows = 1
         order = torch.argsort(prefix.lengths[index], stable=True)
         parts, start, lengths = [], 0, prefix.lengths[index][order]
         while start < len(order):
             stop = _batch_end(lengths, start)
-            parts.append(self(*prefix.padded(index[order[start:stop]])))
+            hidden, mask = prefix.padded(index[order[start:stop]])
+            parts.append(self(hidden.to(self.device), mask.to(self.device)))
             start = stop
-        return torch.cat(parts)[torch.argsort(order)]
+        return torch.cat(parts)[torch.argsort(order).to(self.device)]
 
     def encode_rows(self, prefix: Prefix, index: Tensor, slices: int = 4) -> Tensor:
         """(rows, g) text numbers -> (rows, g, width), every factor seeing `rows` rows.
@@ -112,10 +114,10 @@ class TextEncoder(nn.Module):
         for columns in ordered.tensor_split(min(slices, ordered.shape[1]), dim=1):
             hidden, mask = prefix.padded(columns.reshape(-1))
             self.layout.rows = len(index)
-            parts.append(self(hidden, mask).view(len(index), -1, self.width))
+            parts.append(self(hidden.to(self.device), mask.to(self.device)).view(len(index), -1, self.width))
         self.layout.rows = 1
         back = torch.argsort(order, dim=1)[..., None].expand(-1, -1, self.width)
-        return torch.cat(parts, dim=1).gather(1, back)
+        return torch.cat(parts, dim=1).gather(1, back.to(self.device))
 
 
 def _batch_end(lengths: Tensor, start: int) -> int:

@@ -110,6 +110,7 @@ def recency_pool(vectors: Tensor, mask: Tensor, decay: float) -> Tensor:
         (b, w, dim); zero where nothing has been seen.
     """
     width = vectors.shape[1]
-    age = torch.arange(width)[:, None] - torch.arange(width)[None, :]  # (p, j)
-    weight = torch.where(age >= 0, decay ** age.clamp(min=0).float(), torch.zeros(()))[None] * mask[:, None, :]
+    place = torch.arange(width, device=vectors.device)
+    age = place[:, None] - place[None, :]  # (p, j)
+    weight = (decay ** age.clamp(min=0).float() * (age >= 0))[None] * mask[:, None, :]
     return weight @ vectors / weight.sum(-1, keepdim=True).clamp(min=1e-6)

@@ -62,13 +62,13 @@ class LMScorer:
             recommender.write(adapter)
         with torch.no_grad():
             encoded = recommender.encoder.encode(model.prefix, torch.arange(len(model.prefix)))
-            self.item_vectors = recommender.item_vectors(encoded).numpy()
+            self.item_vectors = recommender.item_vectors(encoded).cpu().numpy()
             # The offset of the user core does not depend on the history: it is a prior over items, learned from text.
-            nothing = torch.zeros(recommender.user_head.out_features)
-            offset: NDArray[np.float32] = recommender.user_core(nothing).numpy()
-            self._center = recommender.center.numpy().copy()
-            self._head = (recommender.user_core(recommender.user_head.weight.T).numpy() - offset).T.copy()
-            self.history_vectors = self.project(encoded.numpy())
+            nothing = torch.zeros(recommender.user_head.out_features, device=encoded.device)
+            offset: NDArray[np.float32] = recommender.user_core(nothing).cpu().numpy()
+            self._center = recommender.center.cpu().numpy().copy()
+            self._head = (recommender.user_core(recommender.user_head.weight.T).cpu().numpy() - offset).T.copy()
+            self.history_vectors = self.project(encoded.cpu().numpy())
         self._profiles: dict[int, NDArray[np.float32]] = {}
         self.scale, self.beta = (float(x) for x in recommender.mix.weight.detach()[0])
         self.prior: NDArray[np.float32] = self.beta * log_popularity + self.scale * (self.item_vectors @ offset)

@@ -76,7 +76,7 @@ class Model:
             dtype=torch_dtype(self.config),
             cached=False,
         )
-        return self.recommender.encoder.encode(prefix, torch.arange(len(texts)))
+        return self.recommender.encoder.encode(prefix, torch.arange(len(texts))).cpu()
 
 
 def torch_dtype(config: ModelConfig) -> torch.dtype:
@@ -121,6 +121,8 @@ def build_model(config: ModelConfig, catalog: Catalog) -> Model:
         head_core=config.head_core,
         head_offset=config.head_offset,
     )
+    recommender.to(device := torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    encoder.device = device
     _start(recommender, prefix, config)
     recommender.eval()
     return Model(config, base, prefix, recommender, recommender.read())

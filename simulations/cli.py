@@ -151,7 +151,7 @@ def _first_comment(name: str) -> str:
 def main() -> None:
     """Entry point: run a command, and turn every expected failure into one line and an exit code."""
     try:
-        status = app(standalone_mode=False)
+        status = app(standalone_mode=False, prog_name="hushrec")
     except HushrecError as error:
         err.print(f"[bold red]error:[/bold red] {type(error).__name__}: ", end="")
         err.print(str(error), markup=False, highlight=False, soft_wrap=True)

@@ -35,7 +35,7 @@ def frozen_scorer(
     """
     model.recommender.write(untrained)
     with torch.no_grad():
-        encoded = model.recommender.encoder.encode(model.prefix, torch.arange(len(model.prefix)))
+        encoded = model.recommender.encoder.encode(model.prefix, torch.arange(len(model.prefix))).cpu()
     start = ScoringChoices(history_length=model.config.history_length)
     plain = LMScorer("frozen_lm", model, untrained, log_popularity, start)
     best: tuple[float, LMScorer, dict[str, float]] | None = None

@@ -23,7 +23,7 @@ NEVER_BEST = ("random",)
 REFERENCES = {
     "frozen_lm": "the same language model, untrained",
     "popularity": "exact counts, no privacy",
-    "dp_popularity": "the noised counts alone",
+    "dp_popularity": "the same epsilon spent on counts alone",
     "ease": "centralised, no privacy",
 }
 JUDGED = (

