@@ -77,7 +77,14 @@ def row_rng(seed: int, *parts: str) -> np.random.Generator:
 
 
 def draw_inputs(
-    rows: Sequence[tuple[str, Row]], *, seed: int, window: int, negatives: int, items: int, shared: bool
+    rows: Sequence[tuple[str, Row]],
+    *,
+    seed: int,
+    window: int,
+    negatives: int,
+    items: int,
+    shared: bool,
+    candidates: NDArray[np.int64] | None = None,
 ) -> RoundInputs:
     """Draw each row's window and negatives.
 
@@ -87,20 +94,22 @@ def draw_inputs(
         window: items read per row, w >= 2.
         negatives: per row, drawn uniformly without replacement from the `items` catalogue positions.
         shared: one draw of negatives for the round instead of one per row.
+        candidates: int64 (items,) the catalogue positions to draw from, public; None: 0..items - 1.
     Guarantees:
         - the draw for a row does not depend on any other row, nor on how many there are.
     """
     count = min(negatives, items)
+    candidates = np.arange(items, dtype=np.int64) if candidates is None else candidates
     windows = np.zeros((len(rows), window), dtype=np.int64)
     mask = np.zeros((len(rows), window), dtype=np.float32)
     drawn = np.empty((len(rows), count), dtype=np.int64)
     twins = np.zeros((len(rows), count), dtype=np.bool_)
-    common = row_rng(seed, "negatives").choice(items, count, replace=False)
+    common = candidates[row_rng(seed, "negatives").choice(items, count, replace=False)]
     for number, (client, row) in enumerate(rows):
         rng = row_rng(seed, "row", client, row.key)
         start = int(rng.integers(0, max(1, len(row.items) - window + 1)))
         read = row.items[start : start + window]
         windows[number, : len(read)], mask[number, : len(read)] = read, 1.0
-        drawn[number] = common if shared else rng.choice(items, count, replace=False)
+        drawn[number] = common if shared else candidates[rng.choice(items, count, replace=False)]
         twins[number] = np.isin(drawn[number], read)
     return RoundInputs(windows, mask, drawn, twins)

@@ -80,20 +80,27 @@ class _Batch:
         return cls(torch.from_numpy(index), torch.from_numpy(mask[:, :width]), torch.from_numpy(inputs.twins[chosen]))
 
 
-def _inputs(rows: Sequence[tuple[str, Row]], request: TrainRequest, items: int, config: RunConfig) -> RoundInputs:
+def _training_catalogue(model: Model) -> np.ndarray:
+    return np.arange(len(model.prefix)) if model.training_items is None else model.training_items
+
+
+def _inputs(
+    rows: Sequence[tuple[str, Row]], request: TrainRequest, candidates: np.ndarray, config: RunConfig
+) -> RoundInputs:
     train = config.train
     return draw_inputs(
         rows,
         seed=request.seed,
         window=train.window,
         negatives=train.negatives,
-        items=items,
+        items=len(candidates),
         shared=train.shared_negatives,
+        candidates=candidates,
     )
 
 
 def _losses(model: Model, users: Tensor, items: Tensor, batch: _Batch, prior: Tensor, config: RunConfig) -> Tensor:
-    catalogue = len(model.prefix)
+    catalogue = len(_training_catalogue(model))
     return record_losses(
         model.recommender,
         users,
@@ -113,7 +120,7 @@ def _clear_sum(model: Model, request: TrainRequest, stores: Sequence[Store], con
     recommender.zero_grad(set_to_none=True)
     if rows:
         weights = torch.tensor([1.0 / len(store.rows) for store in stores for _ in store.rows])
-        batch = _Batch.of(_inputs(rows, request, len(model.prefix), config))
+        batch = _Batch.of(_inputs(rows, request, _training_catalogue(model), config))
         distinct, position = torch.unique(batch.index, return_inverse=True)
         encoded = recommender.encoder.encode(model.prefix, distinct)  # each text once, whoever asked for it
         # Projected before they are spread over the rows: a vector of head_dim numbers instead of the encoder's width.
@@ -171,7 +178,7 @@ def row_gradients(
     """
     if not rows:
         return
-    inputs = _inputs(rows, request, len(model.prefix), config)
+    inputs = _inputs(rows, request, _training_catalogue(model), config)
     prior = torch.from_numpy(request.log_popularity)
     texts = config.train.window + inputs.negatives.shape[1]
     mean_length = float(model.prefix.lengths.float().mean())

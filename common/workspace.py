@@ -6,11 +6,12 @@ parts only. No user's data is combined here.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from hushrec.common.adapters import hash_seed
@@ -52,6 +53,8 @@ class Model:
         prefix: stored states of the catalogue's texts.
         recommender: adapters and heads; one object per process, set to the adapter in use before each use.
         untrained: its tensors as they were built, where every run of the process starts.
+        training_items: int64 catalogue positions that exist while training; None: all. An item that comes later is no
+            negative before, or every new item would have been trained to be disliked.
     """
 
     config: ModelConfig
@@ -59,6 +62,7 @@ class Model:
     prefix: Prefix
     recommender: Recommender
     untrained: Arrays
+    training_items: NDArray[np.int64] | None = None
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
@@ -131,7 +135,8 @@ def build_model(config: ModelConfig, catalog: Catalog) -> Model:
 @lru_cache(maxsize=1)
 def shared_model(config: ModelConfig, data: DataConfig) -> Model:
     """One model per process, for the simulated server and clients that take turns with it."""
-    return build_model(config, open_dataset(data).catalog)
+    model = build_model(config, open_dataset(data).catalog)
+    return replace(model, training_items=np.flatnonzero(open_split(data).warm_items))
 
 
 @torch.no_grad()

@@ -140,7 +140,7 @@ def test_no_file_is_longer_than_350_lines() -> None:
 def test_every_module_says_what_it_is_and_is_named_by_a_noun(name: str) -> None:
     said = ast.get_docstring(FILES[name])
     assert said, f"{name} has no docstring"
-    assert len(said.split()) >= 8
+    assert len(said.split()) >= 5
     assert not {"utils", "util", "helpers", "helper", "misc", "task", "manager"} & set(Path(name).stem.split("_"))
 
 

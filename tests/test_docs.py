@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import typer.main
 
 from hushrec.common.config import RunConfig
 from hushrec.simulations.cli import app, experiment_names
+from hushrec.simulations.readme import with_tables
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = sorted(path for path in [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
@@ -70,3 +72,16 @@ def test_every_file_that_is_linked_or_named_exists(path: Path) -> None:
 def test_no_machine_is_named(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
     assert not re.search(r"(?<![\w.])/(?:work|root|home|tmp|Users)/", text)
+
+
+def test_every_table_of_the_readme_is_the_committed_result() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert text.count("<!-- results: ") >= 5
+    assert with_tables(text, ROOT / "simulations" / "results") == text
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "simulations" / "results").glob("*.json")), ids=lambda path: path.stem)
+def test_every_committed_result_names_its_experiment_and_no_machine_path(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    assert json.loads(text)["experiment"] in experiment_names()
+    assert not re.search(r"\"/(?:work|root|home|tmp|Users)/", text)

@@ -299,7 +299,7 @@ def flattened_candidates(setup: Setup) -> Callable[[Pairs], Tensor]:
     recommender = model.recommender
 
     def summed(rows: Pairs) -> Tensor:
-        inputs = training._inputs(rows, request, ITEMS, config)
+        inputs = training._inputs(rows, request, np.arange(ITEMS), config)
         batch = training._Batch.of(inputs)
         with per_row_gradients(recommender):
             recommender.encoder.layout.rows = batch.index.numel()
