@@ -25,6 +25,8 @@ class ScoringChoices:
 
     Attributes:
         recency_decay: weight per step back in the history, in (0, 1].
+        new_item_decay: the same for items that came after training. What a user liked long ago tells as much about a
+            new item as what they liked yesterday; which catalogue item they want next depends more on yesterday.
         popularity_weight: factor on what is said of an item without regard to the user: beta x the released prior, and
             the trained offset of the user core. 0 ranks by taste alone; lower values favour the long tail.
         short_popularity_weight: the same for users of at most SHORT_HISTORY items, of whom less is known.
@@ -33,6 +35,7 @@ class ScoringChoices:
     """
 
     recency_decay: float = 0.9
+    new_item_decay: float = 0.9
     popularity_weight: float = 1.0
     short_popularity_weight: float = 1.0
     history_length: int = 50
@@ -69,6 +72,10 @@ class LMScorer:
             self._center = recommender.center.cpu().numpy().copy()
             self._head = (recommender.user_core(recommender.user_head.weight.T).cpu().numpy() - offset).T.copy()
             self.history_vectors = self.project(encoded.cpu().numpy())
+        self._new_items = np.zeros(len(model.prefix), dtype=np.bool_)
+        if model.training_items is not None:
+            self._new_items[:] = True
+            self._new_items[model.training_items] = False
         self._profiles: dict[int, NDArray[np.float32]] = {}
         self.scale, self.beta = (float(x) for x in recommender.mix.weight.detach()[0])
         self.prior: NDArray[np.float32] = self.beta * log_popularity + self.scale * (self.item_vectors @ offset)
@@ -105,9 +112,17 @@ class LMScorer:
 
     def score(self, cases: Sequence[Case]) -> NDArray[np.float32]:
         """(cases, items) scores."""
+        lengths = np.array([len(case.history) for case in cases], dtype=np.int64)
+        scores = self.score_vectors(self._users(cases), lengths)
+        if self._new_items.any() and self.choices.new_item_decay != self.choices.recency_decay:
+            choices = replace(self.choices, recency_decay=self.choices.new_item_decay)
+            patient = self.with_choices(choices)
+            scores[:, self._new_items] = patient.score_vectors(patient._users(cases), lengths)[:, self._new_items]
+        return scores
+
+    def _users(self, cases: Sequence[Case]) -> NDArray[np.float32]:
         users = [self.pooled(case.history.items, self._profiles.get(case.user)) for case in cases]
-        vectors = np.array(users, dtype=np.float32).reshape(len(users), self.item_vectors.shape[1])
-        return self.score_vectors(vectors, np.array([len(case.history) for case in cases], dtype=np.int64))
+        return np.array(users, dtype=np.float32).reshape(len(users), self.item_vectors.shape[1])
 
     def score_vectors(self, users: NDArray[np.float32], history_lengths: NDArray[np.int64]) -> NDArray[np.float32]:
         """(k, dim) user vectors and (k,) lengths of their histories -> (k, items) scores."""
@@ -139,6 +154,11 @@ def validated_grid(base: ScoringChoices) -> list[ScoringChoices]:
         for decay in (0.8, 0.9, 0.95, 0.98)
         for weight in POPULARITY_WEIGHTS
     ]
+
+
+def new_item_grid(base: ScoringChoices) -> list[ScoringChoices]:
+    """The recency weights that are tried for items that came after training."""
+    return [replace(base, new_item_decay=decay) for decay in (0.8, 0.9, 0.95, 0.98, 1.0)]
 
 
 def short_history_grid(base: ScoringChoices) -> list[ScoringChoices]:

@@ -12,9 +12,17 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from hushrec.common.interactions import Dataset
 from hushrec.common.protocol import Arrays
-from hushrec.common.scorer import SHORT_HISTORY, LMScorer, ScoringChoices, short_history_grid, validated_grid
-from hushrec.common.splits import Split
+from hushrec.common.scorer import (
+    SHORT_HISTORY,
+    LMScorer,
+    ScoringChoices,
+    new_item_grid,
+    short_history_grid,
+    validated_grid,
+)
+from hushrec.common.splits import Case, Split
 from hushrec.common.workspace import Model, whitening
 from hushrec.server.ranking import validation_ndcg
 
@@ -65,19 +73,34 @@ def best_choices(scorer: LMScorer, grid: Sequence[ScoringChoices], split: Split,
     return ndcg, scorer.with_choices(choices)
 
 
-def cold_start_choices(scorer: LMScorer, split: Split, seed: int) -> LMScorer:
-    """Choose the popularity weight for short histories and the strength of a profile text, on validation users.
+def cold_start_choices(scorer: LMScorer, split: Split, dataset: Dataset, seed: int) -> LMScorer:
+    """Choose what concerns new users and new items, on the panel's validation users, who consent and never train.
 
-    Their histories are cut to the first SHORT_HISTORY // 2 items, and hidden for the profile.
+    The popularity weight for short histories, with histories cut to the first SHORT_HISTORY // 2 items; the recency
+    weight for new items, on their own interactions with them; the strength of a profile text, with histories hidden.
     """
     if split.protocol != "joint":
         return scorer
     short = _with_histories_cut(split, SHORT_HISTORY // 2)
     scorer = best_choices(scorer, short_history_grid(scorer.choices), short, seed)[1]
+    if (newcomers := _new_item_cases(split, dataset)).cases["validation"]:
+        scorer = best_choices(scorer, new_item_grid(scorer.choices), newcomers, seed)[1]
     if not scorer.has_profiles:
         return scorer
     grid = [replace(scorer.choices, profile_weight=weight) for weight in PROFILE_WEIGHTS]
     return best_choices(scorer, grid, _with_histories_cut(split, 0), seed)[1]
+
+
+def _new_item_cases(split: Split, dataset: Dataset) -> Split:
+    """One validation case per interaction of a validation user with an item that came after training."""
+    cases = []
+    for user in sorted({case.user for case in split.cases["validation"]}):
+        history = dataset.histories[user]
+        warm = split.warm_items[history.items]
+        known = history.take(warm)
+        cases += [Case(user, known, history.items[[place]]) for place in np.flatnonzero(~warm)]
+    candidates = {**split.candidates, "validation": ~split.warm_items}
+    return replace(split, cases={**split.cases, "validation": tuple(cases)}, candidates=candidates)
 
 
 def _with_histories_cut(split: Split, keep: int) -> Split:

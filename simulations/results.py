@@ -62,7 +62,7 @@ def evaluate_run(
     return results | {
         "privacy": privacy_section(config),
         "cost": cost_section(config, checkpoint),
-        "config": config.to_flat(),
+        "config": {key: value for key, value in config.to_flat().items() if key != "run.directory"},
     }, choices
 
 
@@ -90,10 +90,12 @@ def compare_systems(
     step("hushrec")
     ours = trained_scorer(config, model, adapter, prior, split)
     profiles = _profile_vectors(model, config, split)
-    frozen = cold_start_choices(frozen.with_profiles(profiles), split, seed)
-    ours = cold_start_choices(ours.with_profiles(profiles), split, seed)
+    frozen = cold_start_choices(frozen.with_profiles(profiles), split, dataset, seed)
+    ours = cold_start_choices(ours.with_profiles(profiles), split, dataset, seed)
     systems |= {"frozen_lm": frozen, "hushrec": ours}
-    found |= {name: asdict(frozen.choices)[name] for name in ("short_popularity_weight", "profile_weight")}
+    found |= {
+        name: asdict(frozen.choices)[name] for name in ("short_popularity_weight", "new_item_decay", "profile_weight")
+    }
     chosen |= {"frozen_lm": found, "hushrec": asdict(ours.choices)}
     evaluations: dict[str, Evaluation] = {}
     for name, scorer in systems.items():
