@@ -29,6 +29,8 @@ from hushrec.server.popularity import release_popularity
 from hushrec.server.strategy import AdapterStrategy, RoundTraffic
 
 ROUNDS = "rounds.jsonl"
+# What may change before a run is resumed; anything else would make its rounds, or its clients, not those of one run.
+_RESUMABLE = {"run.directory", "run.threads", "evaluation.every", "federation.execution", "federation.rounds"}
 # One record per finished round, as `extra={"round": {...}}`: whoever shows progress attaches a handler.
 log = logging.getLogger("hushrec.rounds")
 
@@ -39,7 +41,7 @@ def run_rounds(grid: Grid, config: RunConfig) -> Checkpoint:
     Returns:
         The checkpoint of the last round.
     Raises:
-        ConfigError: no run directory is configured.
+        ConfigError: no run directory is configured, or a setting is not that of the run's first round.
         BundleError: the checkpoint to resume from is damaged.
     """
     if not config.run.directory:
@@ -47,6 +49,7 @@ def run_rounds(grid: Grid, config: RunConfig) -> Checkpoint:
     folder = Path(config.run.directory)
     model = shared_model(config.model, config.data)
     checkpoint = read_checkpoint(folder) or _first_checkpoint(grid, config, model, folder)
+    _refuse_changes(checkpoint.facts["config"], config)
     optimizer = ServerOptimizer(config.server, config.federation.rounds)
     optimizer.restore(checkpoint.optimizer, int(checkpoint.facts["optimizer_steps"]))
     strategy = AdapterStrategy(
@@ -76,11 +79,19 @@ def evaluated_adapter(config: RunConfig, checkpoint: Checkpoint) -> Arrays:
     return optimizer.evaluated(checkpoint.adapter)
 
 
+def _refuse_changes(begun: dict[str, Any], config: RunConfig) -> None:
+    """A changed split or partition, say, would charge one person's rounds to another's name in the ledger."""
+    for key, now in config.to_flat().items():
+        if key not in _RESUMABLE and key in begun and begun[key] != now:
+            raise ConfigError(f"{key} was {begun[key]!r} when this run began and is {now!r} now; restore it")
+
+
 def _first_checkpoint(grid: Grid, config: RunConfig, model: Model, folder: Path) -> Checkpoint:
     started = time.monotonic()
     release = release_popularity(grid, config, len(model.prefix))
     facts = {
         "optimizer_steps": 0,
+        "config": config.to_flat(),
         "contributors": release.clients,
         "last_round": _traffic_facts(RoundTraffic()),
         "refused": dict(release.refused),
@@ -130,6 +141,7 @@ class _Recorder:
         traffic, before = self.strategy.traffic, self.checkpoint.facts
         facts = {
             "optimizer_steps": self.strategy.optimizer.steps,
+            "config": before["config"],
             "contributors": before["contributors"],
             "last_round": _traffic_facts(traffic),
             "refused": dict(Counter(before["refused"]) + traffic.refused),

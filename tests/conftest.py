@@ -13,6 +13,7 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 os.environ["HUSHREC_ID_KEY"] = "a fixed key for the tests"
 
 import multiprocessing
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -147,6 +148,14 @@ class Process:
             self.child.kill()
             pytest.fail(f"the process ran for more than {seconds} s: {self._err.read_text()}")
         return Finished(self.child.exitcode, self._out.read_text(), self._err.read_text())
+
+    def wait_until_stopped(self, seconds: float = 120.0) -> None:
+        """Return once the process has got SIGSTOP; the test fails if it never does."""
+        stat, deadline = Path(f"/proc/{self.pid}/stat"), time.monotonic() + seconds
+        while stat.read_text().rpartition(")")[2].split()[0] != "T":
+            if time.monotonic() > deadline:
+                pytest.fail(f"the process never stopped: {self._err.read_text()}")
+            time.sleep(0.01)
 
 
 @lru_cache(maxsize=1)

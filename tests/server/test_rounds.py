@@ -135,6 +135,16 @@ def test_a_finished_training_that_is_resumed_asks_nobody(config: RunConfig, tmp_
     assert (tmp_path / ROUNDS).read_bytes() == before
 
 
+def test_a_finished_training_may_be_given_more_rounds_and_nothing_else(config: RunConfig, tmp_path: Path) -> None:
+    plain = config.replace(server__schedule="constant")
+    run_rounds(link(plain), plain.replace(federation__rounds=2))
+    with pytest.raises(ConfigError, match=r"data\.seed was 42 when this run began and is 1 now"):
+        run_rounds(link(plain), plain.replace(data__seed=1))
+    longer = run_rounds(link(plain), plain.replace(federation__execution="cohort", run__threads=1))
+    assert longer.server_round == 3
+    assert [line["round"] for line in lines(tmp_path)] == [0, 1, 2, 3]
+
+
 def test_a_second_run_of_a_process_starts_untrained_too(config: RunConfig, tmp_path: Path) -> None:
     starts = []
     for name in ("first", "second"):

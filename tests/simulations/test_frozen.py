@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from hushrec.common.config import RunConfig
+from hushrec.common.datasets import load_dataset
 from hushrec.common.scorer import LMScorer, ScoringChoices
 from hushrec.common.splits import Split
 from hushrec.common.workspace import Model, open_split, shared_model
@@ -89,7 +90,10 @@ def test_cold_start_weights_are_chosen_on_validation_users_only(parts: Parts) ->
     users = sorted({case.user for case in split.cases["validation"]})
     vectors = model.encode_texts([f"user {user}" for user in users]).numpy()
     told = scorer.with_profiles(dict(zip(users, vectors, strict=True)))
-    chosen = [cold_start_choices(told, part, 0).choices for part in (split, blinded(split))]
+    chosen = [
+        cold_start_choices(told, part, load_dataset("synthetic", tie_seed=42), 0).choices
+        for part in (split, blinded(split))
+    ]
     assert chosen[0] == chosen[1]
     assert chosen[0].profile_weight in PROFILE_WEIGHTS
     kept = {"recency_decay", "popularity_weight", "history_length"}
@@ -99,5 +103,7 @@ def test_cold_start_weights_are_chosen_on_validation_users_only(parts: Parts) ->
 def test_without_profiles_no_weight_is_chosen_for_them(parts: Parts) -> None:
     model, split = parts
     scorer = LMScorer("hushrec", model, model.untrained, prior(model), ScoringChoices())
-    assert cold_start_choices(scorer, split, 0).choices.profile_weight == 0
-    assert cold_start_choices(scorer, replace(split, protocol="p1"), 0) is scorer  # nobody is cold there
+    assert cold_start_choices(scorer, split, load_dataset("synthetic", tie_seed=42), 0).choices.profile_weight == 0
+    assert (
+        cold_start_choices(scorer, replace(split, protocol="p1"), load_dataset("synthetic", tie_seed=42), 0) is scorer
+    )  # nobody is cold there

@@ -47,10 +47,15 @@ def scorer(popularity_weight: float = 0.0, profile_weight: float = 0.0) -> LMSco
     found = object.__new__(LMScorer)
     values: dict[str, Any] = {
         "name": "hushrec",
-        "choices": ScoringChoices(0.9, popularity_weight, 50, profile_weight),
+        "choices": ScoringChoices(
+            popularity_weight=popularity_weight,
+            short_popularity_weight=popularity_weight,
+            profile_weight=profile_weight,
+        ),
         "item_vectors": VECTORS,
         "history_vectors": VECTORS,
-        "log_popularity": POPULARITY,
+        "prior": POPULARITY,
+        "_new_items": np.zeros(len(VECTORS), dtype=np.bool_),
         "scale": 1.0,
         "beta": 1.0,
         "_center": np.zeros(2, dtype=np.float32),

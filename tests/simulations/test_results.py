@@ -144,7 +144,7 @@ def test_the_last_line_of_the_rounds_agrees_with_the_table(private: dict[str, An
 
 def test_the_configuration_in_the_results_runs_again(results: dict[str, Any]) -> None:
     config = RunConfig.from_flat(results["config"])
-    assert config.to_flat() == results["config"]
+    assert config.to_flat() == results["config"] | {"run.directory": ""}  # a table names no machine's folders
     assert config.run.experiment == results["experiment"]
     assert config.run.seed == results["seed"]
 

@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import signal
-import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -240,9 +239,7 @@ def test_a_second_process_on_the_same_run_is_refused_and_the_first_goes_on(
 ) -> None:
     folder = tmp_path / "run"
     first = hushrec("simulate", experiments[name], "--out", folder, at=COMPUTE, call=2, number=signal.SIGSTOP)
-    deadline = time.monotonic() + 60
-    while len(read_lines(folder)) < 2 and time.monotonic() < deadline:
-        time.sleep(0.02)
+    first.wait_until_stopped()
     before = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
     second = hushrec("simulate", "--resume", folder).wait()
     assert second.code == 2
@@ -253,11 +250,6 @@ def test_a_second_process_on_the_same_run_is_refused_and_the_first_goes_on(
     assert first.wait().code == 0
     if name == "open":
         assert (folder / ADAPTER).read_bytes() == (whole(name) / ADAPTER).read_bytes()
-
-
-def read_lines(folder: Path) -> list[str]:
-    path = folder / "rounds.jsonl"
-    return path.read_text().splitlines() if path.exists() else []
 
 
 def last_line(text: str) -> str:
@@ -325,6 +317,22 @@ def test_a_run_whose_privacy_constants_were_changed_is_refused(
     assert f"\n{key} = {was}\n" in text
     (folder / "experiment.toml").write_text(text.replace(f"\n{key} = {was}\n", f"\n{key} = {now}\n"))
     assert "changed from" in refused(hushrec, folder, "PrivacyError")
+
+
+@pytest.mark.parametrize(
+    ("key", "was", "now"),
+    [("seed", "42", "43"), ("r", "2", "3"), ("negatives", "6", "7"), ("optimizer", '"fedadam"', '"fedavg"')],
+)
+def test_a_run_whose_other_settings_were_changed_is_refused(
+    key: str, was: str, now: str, copy: Callable[[str], Path], hushrec: Start
+) -> None:
+    folder = copy("private")
+    text = (folder / "experiment.toml").read_text()
+    assert text.count(f"\n{key} = {was}\n") == 1
+    (folder / "experiment.toml").write_text(text.replace(f"\n{key} = {was}\n", f"\n{key} = {now}\n"))
+    line = refused(hushrec, folder, "ConfigError")
+    assert f".{key} was" in line
+    assert "when this run began" in line
 
 
 def test_a_run_whose_ledger_is_gone_is_refused(copy: Callable[[str], Path], hushrec: Start) -> None:
