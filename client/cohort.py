@@ -37,6 +37,18 @@ class _Member:
     answer: Message | None = None
 
 
+Handler = Callable[[Sequence[Message], Sequence[Context]], list[Message]]
+
+
+def answer_alone(handler: Handler, message: Message, context: Context) -> Message:
+    """The cohort of one, as on a device: whatever fails leaves as a fixed word, never as exception text."""
+    try:
+        return handler([message], [context])[0]
+    except Exception as error:
+        log.exception("this request failed")
+        return refusal(message, error)
+
+
 def answer_train(messages: Sequence[Message], contexts: Sequence[Context]) -> list[Message]:
     """One answer per train message, in order. All messages of a cohort must carry the same request."""
     config = RunConfig.from_flat(_scalars(contexts[0]))

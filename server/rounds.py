@@ -49,7 +49,7 @@ def run_rounds(grid: Grid, config: RunConfig) -> Checkpoint:
     folder = Path(config.run.directory)
     model = shared_model(config.model, config.data)
     checkpoint = read_checkpoint(folder) or _first_checkpoint(grid, config, model, folder)
-    _refuse_changes(checkpoint.facts["config"], config)
+    _refuse_changes(checkpoint.facts.get("config", {}), config)
     optimizer = ServerOptimizer(config.server, config.federation.rounds)
     optimizer.restore(checkpoint.optimizer, int(checkpoint.facts["optimizer_steps"]))
     strategy = AdapterStrategy(
