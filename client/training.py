@@ -60,9 +60,6 @@ def _many_steps(model: Model, request: TrainRequest, store: Store, config: RunCo
     return Update({name: value - request.adapter[name] for name, value in adapter.items()}, 1)
 
 
-_TRIM_EVERY = 2  # pieces of a private round between two returns of freed memory
-
-
 @dataclass(frozen=True, eq=False)
 class _Batch:
     """Inputs of some rows as tensors; see rows.RoundInputs for the shapes."""
@@ -191,8 +188,7 @@ def row_gradients(
             encoded = model.recommender.encoder.encode_rows(model.prefix, batch.index)
             users = model.recommender.user_vectors(encoded[:, : batch.mask.shape[1]])
             items = model.recommender.item_vectors(encoded)
-            if start // step % _TRIM_EVERY == 0:
-                release_memory()
+            release_memory()
             losses = _losses(model, users, items, batch, prior, config)
             yield chosen, flat_rows(model.recommender, losses).cpu()  # clipped and noised in one place, on the CPU
 

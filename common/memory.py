@@ -13,7 +13,7 @@ from functools import lru_cache
 
 def bound_caches() -> None:
     """Must run before the first product is computed; a value set by the user stands."""
-    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "16")
+    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "8")
 
 
 @lru_cache(maxsize=1)
