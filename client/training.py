@@ -7,7 +7,7 @@ the noise was paid for (charging.py) and never talks to the network.
 from __future__ import annotations
 
 import math
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 
@@ -177,21 +177,27 @@ def row_gradients(
         return
     inputs = _inputs(rows, request, _training_catalogue(model), config)
     prior = torch.from_numpy(request.log_popularity)
-    texts = config.train.window + inputs.negatives.shape[1]
-    mean_length = float(model.prefix.lengths.float().mean())
-    # Half the budget of a plain pass: Opacus keeps every adapter's input beside the activations.
-    step = max(1, int(TOKENS_PER_PASS / 2 / (texts * mean_length)))
-    order = np.argsort(inputs.mask.sum(1), kind="stable")  # rows of like length together: little padding
     with per_row_gradients(model.recommender):
-        for start in range(0, len(rows), step):
-            chosen = order[start : start + step]
+        for chosen in _pieces(model, inputs):
             batch = _Batch.of(inputs, chosen)
-            encoded = model.recommender.encoder.encode_rows(model.prefix, batch.index)
+            wanted = torch.cat([batch.mask.bool(), ~batch.twins], dim=1)
+            encoded = model.recommender.encoder.encode_rows(model.prefix, batch.index, wanted)
             users = model.recommender.user_vectors(encoded[:, : batch.mask.shape[1]])
             items = model.recommender.item_vectors(encoded)
-            release_memory()
             losses = _losses(model, users, items, batch, prior, config)
             yield chosen, flat_rows(model.recommender, losses).cpu()  # clipped and noised in one place, on the CPU
+    release_memory()
+
+
+def _pieces(model: Model, inputs: RoundInputs) -> Iterator[np.ndarray]:
+    """Positions of the rows that go through the model together: rows of like length, so that little is padding."""
+    lengths = model.prefix.lengths.numpy()
+    tokens = (lengths[inputs.windows] * inputs.mask).sum(1) + lengths[inputs.negatives].sum(1)
+    order = np.argsort(tokens, kind="stable")
+    # Half the budget of a plain pass: Opacus keeps every adapter's input beside the activations.
+    step = max(1, int(TOKENS_PER_PASS / 2 / max(1.0, float(tokens.mean()))))
+    for start in range(0, len(order), step):
+        yield order[start : start + step]
 
 
 def _named(shapes: dict[str, tuple[int, ...]], flat: Tensor) -> Arrays:

@@ -10,6 +10,7 @@ import copy
 import time
 from functools import lru_cache
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -18,6 +19,7 @@ from hushrec.common.adapters import RowLayout, add_adapters
 from hushrec.common.base_model import BaseModel
 from hushrec.common.errors import ConfigError
 from hushrec.common.memory import bound_caches
+from hushrec.common.packing import pack_rows
 from hushrec.common.prefix import Prefix
 
 bound_caches()
@@ -75,8 +77,11 @@ class TextEncoder(nn.Module):
         self.width, self.dtype = base.width, dtype
         self.device = torch.device("cpu")  # where the batches go; build_model sets it with the weights
         self.top: nn.Module | None = None
+        self.packs = False
         if top_layers:
-            self.top = _top_of(base, top_layers, dtype)
+            top = _top_of(base, top_layers)
+            self.packs = _keeps_texts_apart(top, base.width)
+            self.top = top.to(dtype)
             layers = layer_list(self.top, top_layers)[1]
             add_adapters(layers, roles, kind=adapter, r=r, lora_alpha=lora_alpha, layout=self.layout, seed=seed)
 
@@ -102,22 +107,33 @@ class TextEncoder(nn.Module):
             start = stop
         return torch.cat(parts)[torch.argsort(order).to(self.device)]
 
-    def encode_rows(self, prefix: Prefix, index: Tensor, slices: int = 4) -> Tensor:
+    def encode_rows(self, prefix: Prefix, index: Tensor, wanted: Tensor | None = None) -> Tensor:
         """(rows, g) text numbers -> (rows, g, width), every factor seeing `rows` rows.
 
-        Each row's texts are sorted by length and cut into `slices` columns groups, each padded to its own longest:
-        a row stays whole (one privacy unit, one gradient), and little of it is padding.
+        Args:
+            wanted: bool (rows, g); the other texts are not computed and their vectors are zero.
         """
-        order = torch.argsort(prefix.lengths[index], dim=1, stable=True)
-        ordered = index.gather(1, order)
-        parts = []
-        for columns in ordered.tensor_split(min(slices, ordered.shape[1]), dim=1):
-            hidden, mask = prefix.padded(columns.reshape(-1))
-            self.layout.rows = len(index)
-            parts.append(self(hidden.to(self.device), mask.to(self.device)).view(len(index), -1, self.width))
-        self.layout.rows = 1
-        back = torch.argsort(order, dim=1)[..., None].expand(-1, -1, self.width)
-        return torch.cat(parts, dim=1).gather(1, back.to(self.device))
+        rows, columns = index.shape
+        lengths = prefix.lengths[index] if wanted is None else prefix.lengths[index] * wanted
+        if not bool(lengths.any()):
+            return torch.zeros(rows, columns, self.width, device=self.device)
+        try:
+            self.layout.rows = rows
+            if self.top is None or not self.packs:
+                hidden, mask = prefix.padded(index.reshape(-1))
+                vectors: Tensor = self(hidden.to(self.device), mask.to(self.device)).view(rows, columns, self.width)
+                return vectors if wanted is None else vectors * wanted[..., None].to(self.device)
+            packing = pack_rows(lengths.numpy(), prefix.offsets[index].numpy())
+            hidden = prefix.hidden[packing.token].to(self.device)
+            hidden = self.top(
+                inputs_embeds=hidden, attention_mask=packing.mask(self.dtype).to(self.device)
+            ).last_hidden_state
+        finally:
+            self.layout.rows = 1
+        sums = torch.zeros(rows * columns + 1, self.width, device=self.device)  # the last one gathers the padding
+        sums = sums.index_add(0, packing.text.flatten().to(self.device), hidden.float().flatten(0, 1))[:-1]
+        means = sums / lengths.reshape(-1, 1).clamp(min=1).to(self.device)
+        return F.normalize(means, dim=-1).view(rows, columns, self.width)
 
 
 def _batch_end(lengths: Tensor, start: int) -> int:
@@ -127,7 +143,24 @@ def _batch_end(lengths: Tensor, start: int) -> int:
     return start + max(1, int(fits.sum()))
 
 
-def _top_of(base: BaseModel, top_layers: int, dtype: torch.dtype) -> nn.Module:
+def _keeps_texts_apart(top: nn.Module, width: int) -> bool:
+    """Whether two texts in one sequence, with a mask between them, come out as they do alone.
+
+    Not so in architectures that take no such mask or mix tokens by other means than attention.
+    """
+    states = torch.randn(1, 7, width, generator=torch.Generator().manual_seed(0))
+    packing = pack_rows(np.array([[4, 3]]), np.array([[0, 4]]))
+    try:
+        with torch.no_grad():
+            packed = top(inputs_embeds=states[:, packing.token[0]], attention_mask=packing.mask(states.dtype))
+            alone = [top(inputs_embeds=part, attention_mask=None) for part in (states[:, :4], states[:, 4:])]
+    except (RuntimeError, TypeError, ValueError, IndexError):
+        return False
+    expected = torch.cat([one.last_hidden_state for one in alone], dim=1)
+    return torch.allclose(packed.last_hidden_state[:, :7], expected, atol=1e-3)
+
+
+def _top_of(base: BaseModel, top_layers: int) -> nn.Module:
     name, layers = layer_list(base.module, base.layers)
     parent_name, _, own_name = name.rpartition(".")
     parent = base.module.get_submodule(parent_name)
@@ -145,7 +178,7 @@ def _top_of(base: BaseModel, top_layers: int, dtype: torch.dtype) -> nn.Module:
         base.module.embeddings = embeddings
         if pooler is not None:
             base.module.pooler = pooler
-    return top.to(dtype)
+    return top
 
 
 @lru_cache(maxsize=1)

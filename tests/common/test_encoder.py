@@ -7,14 +7,19 @@ import string
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import transformers
+from hypothesis import assume, given
+from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from torch import Tensor, nn
 from torch.nn import functional
+from transformers.modeling_outputs import BaseModelOutput
 
 from hushrec.common import encoder as encoder_module
+from hushrec.common import packing as packing_module
 from hushrec.common.adapters import ROLES, Factor, RowLayout, add_adapters
 from hushrec.common.base_model import BaseModel, load_base_model
 from hushrec.common.encoder import TextEncoder, fastest_dtype, layer_list
@@ -109,14 +114,78 @@ def test_the_other_adapter_kinds_equal_the_whole_model_too(bert: BaseModel, kind
     assert (vectors - whole_model(bert, 2, kind)).abs().max() <= 1e-5
 
 
-@pytest.mark.parametrize("slices", [1, 2, 4, 99])
-def test_encoding_by_rows_equals_encoding_one_by_one(base: BaseModel, slices: int) -> None:
-    made, prefix = build(base, 1), prefix_of(base, 1)
+@pytest.mark.parametrize("k", [0, 1, 2])
+@pytest.mark.parametrize("shortest", [1, 20, 64])
+def test_encoding_by_rows_equals_encoding_one_by_one(
+    base: BaseModel, k: int, shortest: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, prefix = build(base, k), prefix_of(base, k)
+    monkeypatch.setattr(packing_module, "SHORTEST_SEQUENCE", shortest)
     index = torch.tensor([[0, 2, 1, 5, 6], [3, 3, 4, 2, 0], [1, 1, 1, 1, 1]])
-    rows = made.encode_rows(prefix, index, slices)
+    rows = made.encode_rows(prefix, index)
     alone = torch.stack([made.encode(prefix, torch.tensor([text]))[0] for text in index.flatten().tolist()])
     assert (rows - alone.view(3, 5, -1)).abs().max() <= 1e-5
     assert made.layout.rows == 1
+
+
+def test_texts_that_are_not_wanted_change_nothing(base: BaseModel) -> None:
+    made, prefix = build(base, 1), prefix_of(base, 1)
+    index = torch.tensor([[0, 2, 1], [3, 3, 4], [5, 5, 5]])
+    wanted = torch.tensor([[True, False, True], [True, True, True], [False, False, False]])
+    rows = made.encode_rows(prefix, index, wanted)
+    assert (rows - made.encode_rows(prefix, index))[wanted].abs().max() <= 1e-5
+    assert made.encode_rows(prefix, index, ~wanted)[wanted].abs().max() == 0
+    assert rows[~wanted].abs().max() == 0
+    assert made.encode_rows(prefix, index[2:], wanted[2:]).abs().max() == 0
+
+
+class _MixesAll(nn.Module):
+    """An encoder that heeds no mask (a state-space layer, say)."""
+
+    def forward(self, inputs_embeds: Tensor, attention_mask: Tensor | None) -> Any:
+        return BaseModelOutput(last_hidden_state=inputs_embeds + inputs_embeds.mean(1, keepdim=True))
+
+
+class _RefusesMask(nn.Module):
+    def forward(self, inputs_embeds: Tensor, attention_mask: Tensor | None) -> Any:
+        if attention_mask is not None and attention_mask.dim() != 2:
+            raise ValueError("wrong shape for attention_mask")
+        return BaseModelOutput(last_hidden_state=inputs_embeds)
+
+
+def test_texts_are_packed_only_where_that_changes_nothing(base: BaseModel) -> None:
+    assert build(base, 1).packs
+    assert not encoder_module._keeps_texts_apart(_MixesAll(), 8)
+    assert not encoder_module._keeps_texts_apart(_RefusesMask(), 8)
+
+
+@pytest.mark.parametrize("packs", [True, False])
+def test_an_encoder_that_cannot_pack_gives_the_same_vectors(bert: BaseModel, packs: bool) -> None:
+    made, prefix = build(bert, 2), prefix_of(bert, 2)
+    made.packs = packs
+    index, wanted = torch.tensor([[0, 2, 1], [3, 6, 4]]), torch.tensor([[True, True, False], [True, True, True]])
+    expected = made.encode(prefix, index.flatten()).view(2, 3, -1) * wanted[..., None]
+    assert (made.encode_rows(prefix, index, wanted) - expected).abs().max() <= 1e-5
+
+
+@given(lengths=st.lists(st.lists(st.integers(0, 40), min_size=5, max_size=5), min_size=1, max_size=4))
+def test_packing_lays_every_token_down_once_and_apart(lengths: list[list[int]]) -> None:
+    assume(any(map(sum, lengths)))
+    wanted = np.array(lengths)
+    offsets = (np.cumsum(wanted) - wanted.ravel()).reshape(wanted.shape)
+    packing = packing_module.pack_rows(wanted, offsets)
+    rows, columns = wanted.shape
+    text, token = packing.text.reshape(rows, -1), packing.token.reshape(rows, -1)
+    real = text < rows * columns
+    assert sorted(token[real].tolist()) == list(range(wanted.sum()))
+    for row in range(rows):  # a row's texts lie in its own sequences
+        assert set(text[row][real[row]].tolist()) == {row * columns + c for c in range(columns) if wanted[row, c]}
+    mask = packing.mask(torch.float32)[:, 0] == 0
+    assert torch.equal(mask, packing.text[:, :, None] == packing.text[:, None, :])
+    for sequence, places in zip(packing.text, packing.token, strict=True):  # in order, without gaps
+        for one in set(sequence.tolist()) - {rows * columns}:
+            assert (places[sequence == one].diff() == 1).all()
+            assert (torch.nonzero(sequence == one).flatten().diff() == 1).all()
 
 
 def test_the_batch_a_text_is_in_does_not_change_its_vector(bert: BaseModel, monkeypatch: pytest.MonkeyPatch) -> None:
