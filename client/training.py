@@ -194,8 +194,7 @@ def _pieces(model: Model, inputs: RoundInputs) -> Iterator[np.ndarray]:
     lengths = model.prefix.lengths.numpy()
     tokens = (lengths[inputs.windows] * inputs.mask).sum(1) + lengths[inputs.negatives].sum(1)
     order = np.argsort(tokens, kind="stable")
-    # Half the budget of a plain pass: Opacus keeps every adapter's input beside the activations.
-    step = max(1, int(TOKENS_PER_PASS / 2 / max(1.0, float(tokens.mean()))))
+    step = max(1, int(TOKENS_PER_PASS / max(1.0, float(tokens.mean()))))
     for start in range(0, len(order), step):
         yield order[start : start + step]
 

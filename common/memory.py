@@ -17,7 +17,7 @@ _KEEP_BYTES = 1 << 30
 
 def bound_caches() -> None:
     """Must run before the first product is computed; a value set by the user stands."""
-    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "64")
+    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "8")
     if (libc := _glibc()) is not None and not any(name.startswith("MALLOC_") for name in os.environ):
         libc.mallopt(_MMAP_THRESHOLD, _KEEP_BYTES)
         libc.mallopt(_TRIM_THRESHOLD, _KEEP_BYTES)

@@ -104,7 +104,9 @@ def build_prefix(
         prefix = _compute(base, texts, top_layers, max_length, dtype, progress)
         temporary = path.with_suffix(f".{os.getpid()}.tmp")
         content = save({"hidden": prefix.hidden, "offsets": prefix.offsets})
-        temporary.write_bytes(hashlib.sha256(content).digest() + content)
+        with temporary.open("wb") as stream:
+            stream.write(hashlib.sha256(content).digest())
+            stream.write(content)
         temporary.replace(path)
     return prefix
 
@@ -113,10 +115,11 @@ def _read(path: Path, count: int, width: int) -> Prefix | None:
     if not path.exists():
         return None
     try:
-        file = path.read_bytes()
-        if hashlib.sha256(file[32:]).digest() != file[:32]:
+        with path.open("rb") as stream:  # the states of a large catalogue: one copy at a time
+            digest, content = stream.read(32), stream.read()
+        if hashlib.sha256(content).digest() != digest:
             return None
-        stored = load(file[32:])
+        stored = load(content)
         prefix = Prefix(stored["hidden"], stored["offsets"])
     except (SafetensorError, KeyError, OSError):
         return None

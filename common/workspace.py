@@ -22,6 +22,7 @@ from hushrec.common.datasets import load_dataset
 from hushrec.common.encoder import TextEncoder, fastest_dtype
 from hushrec.common.errors import ConfigError
 from hushrec.common.interactions import Dataset
+from hushrec.common.memory import release_memory
 from hushrec.common.prefix import Prefix, Progress, build_prefix
 from hushrec.common.protocol import Arrays
 from hushrec.common.recommender import Recommender
@@ -129,6 +130,7 @@ def build_model(config: ModelConfig, catalog: Catalog) -> Model:
     encoder.device = device
     _start(recommender, prefix, config)
     recommender.eval()
+    release_memory()  # loading took several times what stays
     return Model(config, base, prefix, recommender, recommender.read())
 
 
