@@ -9,23 +9,23 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 from flwr.app import ArrayRecord, Context, Message
 
 from hushrec.client.charging import Receipts, charge
 from hushrec.client.popularity import popularity_counts
+from hushrec.client.statistics import co_occurrence
 from hushrec.client.store import Store, open_simulated
 from hushrec.client.training import train_cohort
-from hushrec.common.budget import is_private, popularity_events, training_event
+from hushrec.common.budget import is_private, noise_on_server, popularity_events, statistics_events, training_event
 from hushrec.common.config import RunConfig
 from hushrec.common.errors import HushrecError, PrivacyError, ProtocolError
 from hushrec.common.privacy import PrivacyEvent
-from hushrec.common.protocol import TrainRequest, Update, read_train, refusal, reply, reply_sha256
+from hushrec.common.protocol import Field, TrainRequest, Update, read_query, read_train, refusal, reply, reply_sha256
 from hushrec.common.workspace import Model, shared_model
 
 log = logging.getLogger("hushrec.client")  # stays on the device
-POPULARITY_ROUND = 0  # the release stands before round 1 in the ledger
+RELEASE_ROUND = 0  # releases stand before round 1 in the ledger
 
 
 @dataclass
@@ -62,27 +62,42 @@ def answer_train(messages: Sequence[Message], contexts: Sequence[Context]) -> li
     def compute(stores: Sequence[Store]) -> list[Update]:
         return train_cohort(model, asked, stores, config)
 
-    event = training_event(config) if is_private(config) else None
+    event = training_event(config) if _pays(config) else None
     _work(members, compute, event, request.server_round, config)
     return _answers(members)
 
 
 def answer_query(messages: Sequence[Message], contexts: Sequence[Context]) -> list[Message]:
-    """One popularity contribution per query message, in order."""
+    """One contribution to the asked release per query message, in order."""
     config = RunConfig.from_flat(_scalars(contexts[0]))
-    items = len(shared_model(config.model, config.data).prefix)
+    model = shared_model(config.model, config.data)
+    items = len(model.prefix)
+    try:
+        release, log_popularity = read_query(messages[0], items)
+        if any(read_query(other, items)[0] != release for other in messages[1:]):
+            raise ProtocolError("BAD_REQUEST", "the messages of a cohort ask for different releases")
+    except ProtocolError as error:
+        return [refusal(message, error) for message in messages]
     members = _open(messages, contexts, config)
 
     def compute(stores: Sequence[Store]) -> list[Update]:
-        return popularity_counts(stores, items, config.privacy)
+        if release == "popularity":
+            return popularity_counts(stores, items, config.privacy)
+        return co_occurrence(model, log_popularity, stores, config)
 
     event = None
-    if is_private(config):
-        if not (planned := popularity_events(config.privacy)):
-            return [refusal(message, PrivacyError("no popularity release is planned")) for message in messages]
-        event = planned[0]
-    _work(members, compute, event, POPULARITY_ROUND, config, counts=True)
+    if _pays(config):
+        events = popularity_events(config.privacy) if release == "popularity" else statistics_events(config)
+        if not events:
+            return [refusal(message, PrivacyError(f"no {release} release is planned")) for message in messages]
+        event = events[0]
+    _work(members, compute, event, RELEASE_ROUND, config, "counts" if release == "popularity" else "statistics")
     return _answers(members)
+
+
+def _pays(config: RunConfig) -> bool:
+    """Whether the clients add the noise, and so pay for it."""
+    return is_private(config) and not noise_on_server(config.privacy)
 
 
 def _scalars(context: Context) -> dict[str, str | int | float | bool]:
@@ -128,7 +143,7 @@ def _work(
     event: PrivacyEvent | None,
     server_round: int,
     config: RunConfig,
-    counts: bool = False,
+    field: Field = "update",
 ) -> None:
     """Charge, compute and answer; every failure after the charge stays charged."""
     working = [member for member in members if member.answer is None]
@@ -147,12 +162,12 @@ def _work(
             continue
         try:
             # Counts pass 65,504, the largest float16, on large data; they travel once, so 32 bits cost little.
-            answer = reply(member.message, update, "float32" if counts else config.federation.wire, _field(counts))
+            answer = reply(member.message, update, config.federation.wire if field == "update" else "float32", field)
         except ProtocolError as error:
             member.answer = _refused(member.message, error)
             continue
         member.answer = answer
-        record = answer.content[_field(counts)]
+        record = answer.content[field]
         assert isinstance(record, ArrayRecord)
         hashes[_store(member).client] = reply_sha256(record) if event is not None else ""
     receipts.commit(hashes)
@@ -173,10 +188,6 @@ def _refused(message: Message, error: Exception) -> Message:
     if not isinstance(error, HushrecError):
         log.error("a client failed", exc_info=error)
     return refusal(message, error)
-
-
-def _field(counts: bool) -> Literal["counts", "update"]:
-    return "counts" if counts else "update"
 
 
 def _store(member: _Member) -> Store:

@@ -13,6 +13,7 @@ import torch
 from hushrec.client.private import NoisedSum
 from hushrec.client.rows import Row
 from hushrec.client.store import Store
+from hushrec.common.budget import noise_on_server
 from hushrec.common.config import PrivacyConfig
 from hushrec.common.errors import PrivacyError
 from hushrec.common.protocol import Arrays, Update
@@ -22,15 +23,18 @@ def popularity_counts(stores: Sequence[Store], items: int, privacy: PrivacyConfi
     """Per client: the sum of its rows' contributions over the catalogue.
 
     A row marks each of its n items with 1 / sqrt(n), so that it has L2 norm 1 whatever its length: long rows say
-    more but weigh no more. Without privacy the counts are plain.
+    more but weigh no more. Without privacy the counts are plain; under a trusted server they have norm 1 and the
+    server adds the noise.
 
     Returns:
-        {"counts": float32 (items,)} per client; with privacy, noise of standard deviation sigma per item.
+        {"counts": float32 (items,)} per client; where the client adds the noise, its standard deviation is sigma.
     Raises:
         PrivacyError: a private release without noise.
     """
     if privacy.mechanism == "none":
         return [Update({"counts": _plain(store.rows, items)}, 1) for store in stores]
+    if noise_on_server(privacy):
+        return [Update({"counts": _contribution(store.rows[0], items)}, 1) for store in stores]
     if privacy.popularity_noise_multiplier <= 0:
         raise PrivacyError("privacy.popularity-noise-multiplier is not set, so there is no noise; nothing was released")
     updates = []

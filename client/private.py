@@ -1,4 +1,4 @@
-"""The one place that touches Opacus: per-row gradients, clipping, noise and Poisson sampling.
+"""The one place that touches Opacus: per-row gradients, clipping and noise.
 
 It clips and noises what it is given; that a row really is one privacy unit is rows.py's promise, and that the noise
 was paid for is training.py's.
@@ -6,16 +6,11 @@ was paid for is training.py's.
 
 from __future__ import annotations
 
-import math
-import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
-from cryptography.hazmat.primitives.ciphers import Cipher
-from cryptography.hazmat.primitives.ciphers.algorithms import AES
-from cryptography.hazmat.primitives.ciphers.modes import CTR
 from opacus.grad_sample import GradSampleModule
 from opacus.grad_sample.utils import register_grad_sampler
 from opacus.optimizers import DPOptimizer
@@ -24,6 +19,7 @@ from torch import Tensor, nn
 from hushrec.common.adapters import Factor
 from hushrec.common.errors import PrivacyError
 from hushrec.common.recommender import Recommender, Scale
+from hushrec.common.secret_noise import secret_gaussian
 
 
 @register_grad_sampler(Factor)  # type: ignore[untyped-decorator]
@@ -41,25 +37,6 @@ def _scale_gradients(layer: Scale, activations: list[Tensor], backprops: Tensor)
     if layer.bias.requires_grad:
         gradients[layer.bias] = slope.sum(1)
     return gradients
-
-
-def secret_uniform(size: int) -> Tensor:
-    """(size,) float64 in (0, 1), size >= 1, from fresh entropy of the operating system, never from a configuration.
-
-    torch's own generator would not do: it keeps 32 bits of its seed, few enough to try them all, and its next outputs
-    follow from earlier ones, which the server sees bare wherever a gradient is zero (all of lora_A in round 1). AES in
-    counter mode, under a key that is used once, stretches the entropy ten times faster than the system would.
-    """
-    stream = Cipher(AES(os.urandom(32)), CTR(os.urandom(16))).encryptor()
-    bits = torch.frombuffer(bytearray(stream.update(bytes(8 * size))), dtype=torch.int64)
-    return ((bits & (2**53 - 1)).double() + 0.5) / 2**53
-
-
-def secret_gaussian(size: int) -> Tensor:
-    """(size,) float32 standard normal numbers that no one can predict (Box & Muller 1958)."""
-    radius, turn = secret_uniform(size + size % 2).chunk(2)
-    radius, turn = torch.sqrt(-2 * torch.log(radius)), 2 * math.pi * turn
-    return torch.cat([radius * torch.cos(turn), radius * torch.sin(turn)])[:size].float()
 
 
 class _SecretNoiseOptimizer(DPOptimizer):  # type: ignore[misc]  # Opacus is untyped
@@ -177,11 +154,3 @@ class NoisedSum:
         self._optimizer.scale_grad()
         assert self._flat.grad is not None
         return self._flat.grad.detach().clone()
-
-
-def poisson_choice(rows: int, sample_rate: float) -> list[int]:
-    """Each of `rows` with probability `sample_rate`, independently; all of them at 1. May be empty."""
-    if rows == 0 or sample_rate >= 1.0:
-        return list(range(rows))
-    chosen: list[int] = torch.nonzero(secret_uniform(rows) < sample_rate).flatten().tolist()
-    return chosen

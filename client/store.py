@@ -8,20 +8,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 
 from hushrec.client.rows import Row, device_rows, user_rows
-from hushrec.common.budget import is_private, ledger_header
+from hushrec.common.budget import is_private, noise_on_server
 from hushrec.common.config import RunConfig
-from hushrec.common.errors import ConfigError, PrivacyError
+from hushrec.common.errors import ConfigError
 from hushrec.common.interactions import History
 from hushrec.common.ledger import Ledger
+from hushrec.common.run_ledger import open_ledger
 from hushrec.common.workspace import open_dataset, open_split
-
-LEDGER = "ledger.jsonl"
 
 
 class Store(Protocol):
@@ -30,7 +28,7 @@ class Store(Protocol):
     Attributes:
         client: name in the ledger.
         rows: the client's privacy units.
-        ledger: None where privacy.mechanism = "none".
+        ledger: None where the client adds no noise itself (privacy.mechanism "none" and "central").
     """
 
     @property
@@ -66,7 +64,8 @@ def open_simulated(config: RunConfig, node_config: Mapping[str, object]) -> Simu
     if not isinstance(partition, int) or not 0 <= partition < count_clients(config):
         raise ConfigError(f"no partition {partition!r}: this data set has clients 0..{count_clients(config) - 1}")
     name = f"{'device' if config.federation.shape == 'devices' else 'silo'}-{partition}"
-    return SimulatedStore(name, _partition_rows(config)[partition], open_ledger(config))
+    ledger = None if noise_on_server(config.privacy) else open_ledger(config)
+    return SimulatedStore(name, _partition_rows(config)[partition], ledger)
 
 
 @lru_cache(maxsize=2)
@@ -78,42 +77,19 @@ def _partition_rows(config: RunConfig) -> tuple[tuple[Row, ...], ...]:
         shuffled = np.random.default_rng(config.data.seed).permutation(len(keys))
         parts = np.array_split(shuffled, count_clients(config))
         return tuple(user_rows([keys[u] for u in part], [split.train[u] for u in part]) for part in parts)
+    if is_private(config) and config.privacy.unit == "record" and open_dataset(config.data).time_unit != "seconds":
+        raise ConfigError(
+            f"data set {config.data.name!r} has no clock times, and a record is what a device does in certain hours: "
+            'only users can be protected there; set privacy.unit = "user"'
+        )
     return tuple(_rows_of_device(key, history, config) for key, history in zip(keys, split.train, strict=True))
 
 
 def _rows_of_device(key: str, history: History, config: RunConfig) -> tuple[Row, ...]:
-    """Private devices are cut by the clock; without privacy the device's one user is one row."""
-    if not is_private(config):
+    """Devices that add their own noise are cut by the clock; elsewhere the device's one user is one row."""
+    if not is_private(config) or config.privacy.unit == "user":
         return (Row(key, history.items),)
     return device_rows(history, config.privacy.record_span, config.privacy.max_records)
-
-
-_OPEN: dict[Path, Ledger] = {}
-
-
-def open_ledger(config: RunConfig) -> Ledger | None:
-    """The simulation's ledger, opened once per process.
-
-    Raises:
-        PrivacyError: another process writes it, or it pins other constants than `config`.
-        ConfigError: a private run without a directory to keep its ledger in.
-    """
-    if not is_private(config):
-        return None
-    if not config.run.directory:
-        raise ConfigError("a private run needs run.directory, where its ledger is kept")
-    path, header = Path(config.run.directory) / LEDGER, ledger_header(config, "simulation")
-    if path not in _OPEN:
-        _OPEN[path] = Ledger.open(path, header)
-    if _OPEN[path].header != header:
-        raise PrivacyError(f"the ledger {path} is open in this process under other constants; one run at a time")
-    return _OPEN[path]
-
-
-def close_ledgers() -> None:
-    """Let go of every ledger file of this process and its lock."""
-    while _OPEN:
-        _OPEN.popitem()[1].close()
 
 
 def count_units(config: RunConfig) -> int:

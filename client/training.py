@@ -16,14 +16,16 @@ import torch
 from torch import Tensor
 
 from hushrec.client.losses import record_losses
-from hushrec.client.private import NoisedSum, flat_rows, per_row_gradients, poisson_choice
+from hushrec.client.private import NoisedSum, flat_rows, per_row_gradients
 from hushrec.client.rows import RoundInputs, Row, draw_inputs, row_rng
 from hushrec.client.store import Store
+from hushrec.common.budget import noise_on_server
 from hushrec.common.config import RunConfig
 from hushrec.common.encoder import TOKENS_PER_PASS
 from hushrec.common.errors import PrivacyError
 from hushrec.common.memory import release_memory
 from hushrec.common.protocol import Arrays, TrainRequest, Update
+from hushrec.common.secret_noise import poisson_choice
 from hushrec.common.workspace import Model
 
 
@@ -39,6 +41,8 @@ def train_cohort(model: Model, request: TrainRequest, stores: Sequence[Store], c
     if config.train.local_steps > 1:
         return [_many_steps(model, request, store, config) for store in stores]
     model.recommender.write(request.adapter)
+    if noise_on_server(config.privacy):
+        return [Update(arrays, 1) for arrays in _bare_updates(model, request, stores, config)]
     if config.privacy.mechanism == "none":
         total = _clear_sum(model, request, stores, config)
         return [Update(total, len(stores)), *[Update({}, 0)] * (len(stores) - 1)]
@@ -134,6 +138,17 @@ def _clear_sum(model: Model, request: TrainRequest, stores: Sequence[Store], con
     return update
 
 
+def _bare_updates(model: Model, request: TrainRequest, stores: Sequence[Store], config: RunConfig) -> list[Arrays]:
+    """Per client, whose user is one row: -learning_rate x its gradient, for a trusted server to clip and noise."""
+    updates: list[Arrays] = [{} for _ in stores]
+    rows = [(store.client, store.rows[0]) for store in stores]
+    with closing(row_gradients(model, request, rows, config)) as pieces:
+        for chosen, gradients in pieces:
+            for number, gradient in zip(chosen.tolist(), gradients, strict=True):
+                updates[number] = _named(model.shapes, -config.train.learning_rate * gradient)
+    return updates
+
+
 def _noised_updates(model: Model, request: TrainRequest, stores: Sequence[Store], config: RunConfig) -> list[Arrays]:
     """Per client: -learning_rate x (sum of clipped rows + its own noise) / denominator."""
     privacy, recommender = config.privacy, model.recommender
@@ -194,7 +209,11 @@ def _pieces(model: Model, inputs: RoundInputs) -> Iterator[np.ndarray]:
     lengths = model.prefix.lengths.numpy()
     tokens = (lengths[inputs.windows] * inputs.mask).sum(1) + lengths[inputs.negatives].sum(1)
     order = np.argsort(tokens, kind="stable")
-    step = max(1, int(TOKENS_PER_PASS / max(1.0, float(tokens.mean()))))
+    # Without a layer on top a text costs its vector alone, about as much as one token.
+    per_row = (
+        float(tokens.mean()) if model.config.top_layers else float(inputs.windows.shape[1] + inputs.negatives.shape[1])
+    )
+    step = max(1, int(TOKENS_PER_PASS / max(1.0, per_row)))
     for start in range(0, len(order), step):
         yield order[start : start + step]
 

@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hushrec.common.config import ROLES
+from hushrec.common.config_checks import ROLES
 from hushrec.common.errors import ConfigError
 
 KINDS = ("lora", "ffa", "sb")

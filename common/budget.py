@@ -16,10 +16,16 @@ def is_private(config: RunConfig) -> bool:
     return config.privacy.mechanism != "none"
 
 
+def noise_on_server(privacy: PrivacyConfig) -> bool:
+    """Whether the server samples, clips, noises and pays (C3) instead of the clients."""
+    return privacy.mechanism == "central"
+
+
 def training_event(config: RunConfig) -> PrivacyEvent:
-    """What one round costs one client that takes part."""
+    """What one round costs whoever pays for it: a client that takes part, or the server that noises the sum."""
     privacy = config.privacy
-    return PrivacyEvent(privacy.noise_multiplier, privacy.sample_rate, config.train.local_steps, "training")
+    steps = 1 if noise_on_server(privacy) else config.train.local_steps
+    return PrivacyEvent(privacy.noise_multiplier, privacy.sample_rate, steps, "training")
 
 
 def popularity_events(privacy: PrivacyConfig) -> tuple[PrivacyEvent, ...]:
@@ -29,11 +35,24 @@ def popularity_events(privacy: PrivacyConfig) -> tuple[PrivacyEvent, ...]:
     return (PrivacyEvent(privacy.popularity_noise_multiplier, 1.0, 1, "popularity"),)
 
 
+def statistics_events(config: RunConfig) -> tuple[PrivacyEvent, ...]:
+    """What the one statistics release costs every client; empty where none is made."""
+    sigma = config.privacy.statistics_noise_multiplier
+    if config.model.core_init != "statistics" or sigma <= 0:
+        return ()
+    return (PrivacyEvent(sigma, 1.0, 1, "statistics"),)
+
+
+def release_events(config: RunConfig) -> tuple[PrivacyEvent, ...]:
+    """What everything before round 1 costs every client."""
+    return (*popularity_events(config.privacy), *statistics_events(config))
+
+
 def enforced_claim(privacy: PrivacyConfig) -> Claim:
-    """The claim whose budget a client enforces: C1 on devices, C2 in silos."""
+    """The claim whose budget is enforced: C1 on devices, C2 in silos, C3 on the server."""
     on_device = privacy.unit == "record"
     return claim_for(
-        "device" if on_device else "silo",
+        "server" if noise_on_server(privacy) else "device" if on_device else "silo",
         privacy.unit,
         delta=privacy.target_delta,
         target_epsilon=privacy.target_epsilon,
@@ -50,12 +69,15 @@ def ledger_header(config: RunConfig, who: str) -> LedgerHeader:
         who=f"{who}, {rows}",
         clipping_norm=privacy.max_grad_norm,
         denominator=privacy.denominator,
-        plan=(*popularity_events(privacy), training_event(config)),
+        plan=(*release_events(config), *((training_event(config),) if config.federation.rounds else ())),
     )
 
 
 def most_participations(clients: int, rounds: int, per_round: int) -> int:
-    """Largest number of rounds in which one client is asked, when everyone is asked once before anyone again."""
+    """Largest number of rounds in which one client is asked, when everyone is asked once before anyone again.
+
+    Under a central mechanism per_round is 0: the server pays in every round for everybody.
+    """
     if not per_round or per_round >= clients:
         return rounds
     return -(-rounds * per_round // clients)
@@ -75,6 +97,13 @@ def with_noise(config: RunConfig, clients: int, units: int) -> RunConfig:
         return config
     check_delta(privacy.target_delta, units)
     rounds = most_participations(clients, config.federation.rounds, config.federation.clients_per_round)
+    if rounds == 0 and config.model.core_init == "statistics":
+        if privacy.statistics_noise_multiplier > 0:
+            return config
+        sigma = solve_noise_multiplier(
+            privacy.target_epsilon, privacy.target_delta, 1.0, 1, other_events=popularity_events(privacy)
+        )
+        return config.replace(privacy__statistics_noise_multiplier=sigma)
     if privacy.noise_multiplier > 0 or rounds == 0:
         if privacy.noise_multiplier <= 0:
             raise ConfigError("privacy.noise-multiplier = 0 asks to solve for it, but no round is planned")
@@ -83,8 +112,8 @@ def with_noise(config: RunConfig, clients: int, units: int) -> RunConfig:
         privacy.target_epsilon,
         privacy.target_delta,
         privacy.sample_rate,
-        rounds * config.train.local_steps,
-        other_events=popularity_events(privacy),
+        rounds * (1 if noise_on_server(privacy) else config.train.local_steps),
+        other_events=release_events(config),
     )
     return config.replace(privacy__noise_multiplier=sigma)
 
@@ -92,8 +121,8 @@ def with_noise(config: RunConfig, clients: int, units: int) -> RunConfig:
 def spent_after(config: RunConfig, clients: int, server_round: int) -> float:
     """Epsilon of the client that took part most often, after `server_round` rounds (RDP, the enforced figure)."""
     rounds = most_participations(clients, server_round, config.federation.clients_per_round)
-    event = training_event(config)
-    events = list(popularity_events(config.privacy))
+    events = list(release_events(config))
     if rounds:
+        event = training_event(config)
         events.append(PrivacyEvent(event.noise_multiplier, event.sample_rate, event.steps * rounds, "training"))
     return enforced_claim(config.privacy).epsilon(events)

@@ -1,7 +1,7 @@
 """The one typed configuration that drives data, model, training, privacy, federation and evaluation together.
 
-Experiment files hold overrides of these defaults only. This file checks values and their combinations; it opens no
-data and builds no model.
+Experiment files hold overrides of these defaults only. This file opens no data and builds no model; which values go
+together is config_checks.py's.
 """
 
 from __future__ import annotations
@@ -10,17 +10,16 @@ import dataclasses
 import difflib
 import json
 import tomllib
-import types
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from hushrec.common.config_checks import ROLES, check_values
 from hushrec.common.errors import ConfigError
 
 Scalar = str | int | float | bool
-ROLES = ("query", "value", "attention_output", "intermediate", "output")  # of adapters; here, torch is not loaded
 
 
 @dataclass(frozen=True)
@@ -31,7 +30,7 @@ class DataConfig:
     folder: str = ""  # where the files are; empty: $HUSHREC_DATA, the package or a checked download
     columns: str = ""  # csv only: "user=uid,item=sku,time=ts,title=name,genres=tags"
     max_users: int = 0  # keep a seeded subset; 0: all
-    protocol: Literal["joint", "p1"] = "joint"
+    protocol: Literal["joint", "p1", "p2", "p3"] = "joint"
     seed: int = 42  # of the split and of ties in time
 
 
@@ -55,6 +54,9 @@ class ModelConfig:
     head_core: Literal["none", "scale", "full"] = "none"
     # The core's offset: head_dim more numbers that learn which texts are popular, where no count per item is released.
     head_offset: bool = True
+    # Where the core starts: the identity, or solved from one (noised) release of co-occurrence statistics.
+    core_init: Literal["identity", "statistics"] = "identity"
+    core_strength: float = 1.0  # of what the statistics say, against the frozen similarity
     train_mix: bool = True
     recency_decay: float = 0.9  # weight per step back in a history, while training
     history_length: int = 50  # items of a history that are read when recommending
@@ -101,7 +103,8 @@ class ServerConfig:
 class PrivacyConfig:
     """Every field that changes the guarantee, and nothing else."""
 
-    mechanism: Literal["none", "gaussian"] = "gaussian"
+    # gaussian: every client adds its own noise; central: the server, which is trusted, samples users and adds it
+    mechanism: Literal["none", "gaussian", "central"] = "gaussian"
     unit: Literal["record", "user"] = "record"
     record_span: Literal["hour", "day", "week"] = "hour"
     max_records: int = 4  # of a device: time bins are folded by their absolute number modulo this
@@ -112,6 +115,7 @@ class PrivacyConfig:
     target_epsilon: float = 8.0
     target_delta: float = 1e-5
     popularity_noise_multiplier: float = 0.0  # of the one popularity release; 0: no prior is released
+    statistics_noise_multiplier: float = 0.0  # of the release that core_init asks for; 0 without rounds: solved
 
 
 @dataclass(frozen=True)
@@ -164,7 +168,7 @@ class RunConfig:
             sections.setdefault(section, {})[name.replace("-", "_")] = _convert(key, value, known[key], source)
         built = {part.name: _section_type(part)(**sections.get(part.name, {})) for part in dataclasses.fields(cls)}
         config = cls(**built)
-        _check(config, source)
+        check_values(config, source)
         return config
 
     def to_flat(self) -> dict[str, Scalar]:
@@ -280,71 +284,3 @@ def _toml(value: Scalar) -> str:
     if isinstance(value, str):
         return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")  # TOML's escapes, too
     return repr(value)
-
-
-# key -> (lowest, highest), both allowed; None: no bound
-_RANGES: Mapping[str, tuple[float | None, float | None]] = types.MappingProxyType(
-    {
-        "data.max-users": (0, None),
-        "model.top-layers": (0, None),
-        "model.max-length": (4, 8192),
-        "model.r": (1, None),
-        "model.lora-alpha": (1e-9, None),
-        "model.head-dim": (1, None),
-        "model.recency-decay": (0.01, 1),
-        "model.history-length": (1, None),
-        "train.window": (2, None),
-        "train.negatives": (1, None),
-        "train.local-steps": (1, None),
-        "train.learning-rate": (1e-12, None),
-        "train.proximal": (0, None),
-        "federation.silos": (1, None),
-        "federation.clients-per-round": (0, None),
-        "federation.rounds": (0, None),
-        "server.learning-rate": (1e-12, None),
-        "server.head-learning-rate": (1e-12, None),
-        "server.momentum": (0, 0.999999),
-        "server.second-momentum": (0, 0.999999),
-        "server.averaging": (0, 0.999999),
-        "privacy.max-records": (1, None),
-        "privacy.max-grad-norm": (1e-9, None),
-        "privacy.noise-multiplier": (0, None),
-        "privacy.sample-rate": (1e-6, 1),
-        "privacy.denominator": (1e-9, None),
-        "privacy.target-epsilon": (1e-3, None),
-        "privacy.target-delta": (1e-15, 0.1),
-        "privacy.popularity-noise-multiplier": (0, None),
-        "evaluation.every": (0, None),
-        "run.seed": (0, 2**31 - 1),
-        "run.threads": (0, 1024),
-        "data.seed": (0, 2**31 - 1),
-    }
-)
-
-
-def _check(config: RunConfig, source: str) -> None:
-    flat = config.to_flat()
-    for key, (low, high) in _RANGES.items():
-        value = flat[key]
-        assert not isinstance(value, str)
-        # A NaN fails both comparisons, so the test is written as "not inside".
-        if not (low is None or value >= low) or not (high is None or value <= high) or value == float("inf"):
-            span = f"at least {low:g}" if high is None else f"in [{low:g}, {high:g}]"
-            raise ConfigError(f"expected {key} {span}, got {value} (in {source})")
-    private = config.privacy.mechanism != "none"
-    if private and config.privacy.unit == "user" and config.federation.shape == "devices":
-        raise ConfigError(
-            'privacy.unit = "user" needs federation.shape = "silos" (one row per user inside a silo); a device has one '
-            'user, so its unit is "record" and the user-level epsilon at privacy.max-records is printed beside it'
-        )
-    if private and config.privacy.unit == "record" and config.federation.shape == "silos":
-        raise ConfigError('privacy.unit = "record" is for devices; for silos, which protect users, set it to "user"')
-    if private and config.train.proximal > 0 and config.train.local_steps == 1:
-        raise ConfigError("train.proximal has no effect at train.local-steps = 1; remove it or take more steps")
-    targets = config.model.targets
-    if odd := [role for place, role in enumerate(targets) if role not in ROLES or role in targets[:place]]:
-        raise ConfigError(f"expected model.targets from {', '.join(ROLES)}, each once, got {odd[0]!r} (in {source})")
-    model = config.model
-    adapted = model.top_layers > 0 and len(targets) > 0
-    if config.federation.rounds and not (adapted or model.train_heads or model.train_mix or model.head_core != "none"):
-        raise ConfigError("nothing is trained: set model.top-layers, model.train-heads, head-core or train-mix")

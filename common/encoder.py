@@ -119,10 +119,14 @@ class TextEncoder(nn.Module):
             return torch.zeros(rows, columns, self.width, device=self.device)
         try:
             self.layout.rows = rows
-            if self.top is None or not self.packs:
+            if self.top is None:
+                distinct, place = torch.unique(index, return_inverse=True)
+                vectors = self.encode(prefix, distinct)[place.to(self.device)]
+                return _only(vectors, wanted)
+            if not self.packs:
                 hidden, mask = prefix.padded(index.reshape(-1))
-                vectors: Tensor = self(hidden.to(self.device), mask.to(self.device)).view(rows, columns, self.width)
-                return vectors if wanted is None else vectors * wanted[..., None].to(self.device)
+                vectors = self(hidden.to(self.device), mask.to(self.device)).view(rows, columns, self.width)
+                return _only(vectors, wanted)
             packing = pack_rows(lengths.numpy(), prefix.offsets[index].numpy())
             hidden = prefix.hidden[packing.token].to(self.device)
             hidden = self.top(
@@ -134,6 +138,11 @@ class TextEncoder(nn.Module):
         sums = sums.index_add(0, packing.text.flatten().to(self.device), hidden.float().flatten(0, 1))[:-1]
         means = sums / lengths.reshape(-1, 1).clamp(min=1).to(self.device)
         return F.normalize(means, dim=-1).view(rows, columns, self.width)
+
+
+def _only(vectors: Tensor, wanted: Tensor | None) -> Tensor:
+    """Zeros for the texts that are not wanted."""
+    return vectors if wanted is None else vectors * wanted[..., None].to(vectors.device)
 
 
 def _batch_end(lengths: Tensor, start: int) -> int:

@@ -9,6 +9,7 @@ only strictly better items count) nor in file order.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cache
 
 import numpy as np
 import numpy.typing as npt
@@ -44,7 +45,7 @@ def target_ranks(scores: npt.NDArray[np.floating], targets: npt.NDArray[np.integ
         right = np.searchsorted(ascending, own, side="right")
         better, equal = len(scores) - right, right - np.searchsorted(ascending, own, side="left")
     ranks = (better + 1).astype(np.int64)
-    for value in np.unique(own[equal > 1]):
+    for value in np.unique(own[equal > 1]) if (equal > 1).any() else ():
         tied = own == value
         # The k targets of a block of equal scores hold k different, uniformly drawn places of that block.
         ranks[tied] += rng.permutation(int(equal[tied][0]))[: np.count_nonzero(tied)]
@@ -92,8 +93,13 @@ def ndcg(ranks: Ints, n: int) -> float:
     Source: Järvelin and Kekäläinen 2002, ACM TOIS 20(4).
     """
     gained = float(np.sum(1.0 / np.log2(ranks[ranks <= n] + 1.0)))
-    ideal = float(np.sum(1.0 / np.log2(np.arange(min(n, len(ranks))) + 2.0)))
-    return gained / ideal
+    return gained / _ideal_gain(min(n, len(ranks)))
+
+
+@cache
+def _ideal_gain(n: int) -> float:
+    """The discounted gain of n targets at the ranks 1 to n."""
+    return float(np.sum(1.0 / np.log2(np.arange(n) + 2.0)))
 
 
 def auc(scores: npt.NDArray[np.floating], targets: npt.NDArray[np.integer]) -> float:

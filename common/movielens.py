@@ -26,6 +26,7 @@ from hushrec.common.tables import Table, read_table
 
 GROUPLENS_URL = "https://files.grouplens.org/datasets/movielens"
 FOLDER_VARIABLE = "HUSHREC_DATA"
+IMPLICIT_1M = "ml-1m-implicit"
 _TIMEOUT_SECONDS = 30
 # The last 19 columns of u.item, from the README of MovieLens-100K; the first of them means "no genre known".
 ML100K_GENRES = (
@@ -56,7 +57,7 @@ RELEASES = {
         "ml-1m",
         "c4d9eecfca2ab87c1945afe126590906",
         ("ratings.dat", "movies.dat", "users.dat"),
-        ("ml-1m", "movielens-1m", "ml1m", "ml-1m-implicit"),
+        ("ml-1m", "movielens-1m", "ml1m"),
     ),
 }
 
@@ -131,6 +132,25 @@ def read_movielens(name: str, folder: str) -> Source:
     if not all((found / file).is_file() for file in release.files[:2]):
         return read_recbole(found, reorder_articles=True)[1]
     return _read_100k(found) if name == "movielens-100k" else _read_1m(found)
+
+
+def read_movielens_implicit(folder: str) -> Source:
+    """Read MovieLens-1M without times and ratings from RecBole atomic files named ml-1m-implicit.
+
+    Args:
+        folder: theirs, or the one above; "" = $HUSHREC_DATA. There is nothing to download.
+    Raises:
+        DataError: no such files there, or damaged ones.
+    """
+    given = folder or os.environ.get(FOLDER_VARIABLE, "")
+    place = Path(given).expanduser()
+    found = next((p for p in (place, place / IMPLICIT_1M) if (p / f"{IMPLICIT_1M}.inter").is_file()), None)
+    if not given or found is None:
+        raise DataError(
+            f"{given or 'no folder'}: expected {IMPLICIT_1M}.inter and {IMPLICIT_1M}.item; set data.folder or "
+            f"{FOLDER_VARIABLE} to the folder that holds them (they cannot be downloaded)"
+        )
+    return read_recbole(found, reorder_articles=True)[1]
 
 
 def download_release(name: str, target: Path, base_url: str = "") -> Path:

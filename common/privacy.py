@@ -8,6 +8,7 @@ Claims (unit, who adds the noise, at what strength):
 - C1' ("device", "interaction"):  any one interaction; it sits in exactly one record, so its change replaces a record
 - C1 at user level ("device", "user"): all records of a device, at most `max_records`
 - C2  ("silo", "user"):           one user of a silo, who is one row; the silo adds the noise
+- C3  ("server", "user"):         one user, who is one clipped update; the server, which is trusted, adds the noise
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ __all__ = [
 ]
 
 Unit = Literal["record", "user", "interaction"]
-Mechanism = Literal["device", "silo"]
+Mechanism = Literal["device", "silo", "server"]
 
 _SIGMA_RANGE = (0.1, 1e5)
 _SIGMA_PRECISION = 1.002  # the calibrated noise is at most this factor above the smallest sufficient one
@@ -106,7 +107,7 @@ class Claim:
     """What is promised to whom; build one with `claim_for`.
 
     Attributes:
-        name: C1, C1', C2 or "C1 (user)".
+        name: C1, C1', C2, C3 or "C1 (user)".
         rows: rows one unit contributes to the noised sum.
         max_records: records one device may hold; the user-level reading of C1 uses it.
         trust: against whom the claim holds.
@@ -146,19 +147,32 @@ _IN_SILO = (
     "the silo adds the noise, at full strength, before anything leaves it",
     "clipping norm, noise multiplier, sample rate, steps and denominator are public constants",
 )
+_ON_SERVER = (
+    "the server is trusted: it sees every user's update in the clear, and who was sampled",
+    "the server draws the users of a round by secret Poisson sampling over all that are enrolled",
+    "the server clips every update itself, so no client can weigh more, and adds the noise at full strength",
+    "a user is one client; clipping norm, noise multiplier, sample rate and denominator are public constants",
+    "what leaves the server are adapters and the noised prior; its own log of rounds stays with it",
+)
+_TRUST = {
+    "device": "the server, the other clients and everyone after them",
+    "silo": "the server, the other clients and everyone after them; not the silo itself",
+    "server": "the other clients and everyone who gets the model; NOT the server, which is trusted",
+}
 _NAMES: dict[tuple[str, str], tuple[str, Relation]] = {
     ("device", "record"): ("C1", "add_remove"),
     ("device", "interaction"): ("C1'", "replace_one"),
     ("device", "user"): ("C1 (user)", "add_remove"),
     ("silo", "user"): ("C2", "add_remove"),
+    ("server", "user"): ("C3", "add_remove"),
 }
 
 
 def claim_for(mechanism: str, unit: str, *, delta: float, target_epsilon: float, max_records: int = 1) -> Claim:
-    """The claim for who adds the noise ("device" or "silo") and what is protected.
+    """The claim for who adds the noise ("device", "silo" or "server") and what is protected.
 
     Args:
-        max_records: most records one device may hold, >= 1; a silo's user is always one row.
+        max_records: most records one device may hold, >= 1; elsewhere a user is always one row.
     Raises:
         ConfigError: a combination without a claim, or a number out of range.
     """
@@ -172,19 +186,19 @@ def claim_for(mechanism: str, unit: str, *, delta: float, target_epsilon: float,
     if max_records < 1:
         raise ConfigError(f"expected privacy.max-records >= 1, got {max_records}")
     name, relation = _NAMES[mechanism, unit]
-    silo = mechanism == "silo"
     capped = f"a device holds at most {max_records} records"
+    assumptions = {"device": (*_ON_DEVICE, capped), "silo": _IN_SILO, "server": _ON_SERVER}[mechanism]
     return Claim(
         name=name,
-        mechanism="silo" if silo else "device",
+        mechanism=mechanism,  # type: ignore[arg-type]  # as the unit, one of _NAMES
         unit=unit,  # type: ignore[arg-type]  # one of _NAMES
         relation=relation,
         rows=max_records if name == "C1 (user)" else 1,
         delta=float(delta),
         target_epsilon=float(target_epsilon),
-        max_records=1 if silo else max_records,
-        trust="the server, the other clients and everyone after them" + ("; not the silo itself" if silo else ""),
-        assumptions=_IN_SILO if silo else (*_ON_DEVICE, capped),
+        max_records=max_records if mechanism == "device" else 1,
+        trust=_TRUST[mechanism],
+        assumptions=assumptions,
         not_covered=_NOT_COVERED,
     )
 

@@ -13,7 +13,7 @@ from typing import Any, Literal, get_args
 from hushrec.common.accountants import History
 from hushrec.common.errors import PrivacyError
 
-Kind = Literal["training", "popularity", "metrics"]
+Kind = Literal["training", "popularity", "statistics", "metrics"]
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from types import MappingProxyType
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, MetricRecord, RecordDict
@@ -25,12 +25,15 @@ from hushrec.common.errors import HushrecError, PrivacyBudgetExhausted, PrivacyE
 Arrays = dict[str, NDArray[np.float32]]
 Shapes = Mapping[str, tuple[int, ...]]
 Wire = Literal["float16", "float32"]
+Release = Literal["popularity", "statistics"]
+Field = Literal["update", "counts", "statistics"]
 _NPY_MAGIC = b"\x93NUMPY"
 NUMPY = "numpy.ndarray"  # Flower's name for arrays that travel as .npy
 
 ALLOWED: Mapping[str, str] = MappingProxyType(
     {
         "update": "noised",  # after - before of every trained tensor, clipped and noised when privacy is on
+        "statistics": "noised",  # the co-occurrence contribution, of norm 1 and noised when privacy is on
         "counts": "noised",  # the popularity contribution, clipped and noised when privacy is on
         "num-examples": "public",  # always 1: the true number would be a release
         "num-clients": "public",  # how many clients' updates the sum holds
@@ -180,7 +183,35 @@ def read_train(message: Message, shapes: Shapes, items: int) -> TrainRequest:
     return TrainRequest(unpack(adapter, shapes), log_popularity, server_round, seed)
 
 
-def reply(message: Message, update: Update, wire: Wire, field: Literal["update", "counts"] = "update") -> Message:
+def query_content(release: Release, log_popularity: NDArray[np.float32] | None = None) -> RecordDict:
+    """The content of a release's query messages; statistics are taken about the released popularity."""
+    content = RecordDict({"config": ConfigRecord({"release": release})})
+    if log_popularity is not None:
+        content["prior"] = pack({"log-popularity": log_popularity}, "float32")
+    return content
+
+
+def read_query(message: Message, items: int) -> tuple[Release, NDArray[np.float32]]:
+    """Which release is asked for, and the prior (zeros where none was sent).
+
+    Raises:
+        ProtocolError: an unknown release or field, or a prior of another catalogue.
+    """
+    content = message.content
+    config, prior = content.get("config"), content.get("prior")
+    if not isinstance(config, ConfigRecord) or set(config) != {"release"} or not set(content) <= {"config", "prior"}:
+        raise ProtocolError("BAD_REQUEST", "a query message holds config with release, and at most a prior")
+    if config["release"] not in get_args(Release):
+        raise ProtocolError("BAD_REQUEST", f"unknown release {config['release']!r}")
+    if prior is None:
+        return config["release"], np.zeros(items, dtype=np.float32)  # type: ignore[return-value]  # checked above
+    if not isinstance(prior, ArrayRecord):
+        raise ProtocolError("BAD_REQUEST", "the prior must be an array record")
+    shapes = {"log-popularity": (items,)}
+    return config["release"], unpack(prior, shapes)["log-popularity"]  # type: ignore[return-value]  # checked above
+
+
+def reply(message: Message, update: Update, wire: Wire, field: Field = "update") -> Message:
     """The answer to a train or query message; holds the fields of ALLOWED and no other."""
     content = RecordDict(
         {
@@ -207,7 +238,7 @@ def refusal_code(error: BaseException) -> str:
     return "CLIENT_ERROR" if isinstance(error, HushrecError) else "CLIENT_FAILED"
 
 
-def read_update(message: Message, shapes: Shapes, most_clients: int = 1, field: str = "update") -> Update:
+def read_update(message: Message, shapes: Shapes, most_clients: int = 1, field: Field = "update") -> Update:
     """The update in a reply, checked before anything is added up.
 
     Args:

@@ -32,6 +32,7 @@ class Table:
     Attributes:
         columns: name -> (distinct cell texts, int (rows,) positions in them).
         quoted: cells may be quoted and hold line ends, as in CSV.
+        text: the whole file; empty for Parquet.
     """
 
     path: Path
@@ -46,8 +47,8 @@ class Table:
         return self.rows
 
     def place(self, row: int) -> str:
-        """Return "file, line N" of a row (0 = first data row)."""
-        return f"{self.path}, line {_line_of(self, row)}"
+        """Return "file, line N" of a row (0 = first data row); "file, row N" where the file has no lines."""
+        return f"{self.path}, line {_line_of(self, row)}" if self.text else f"{self.path}, row {row + 1}"
 
     def cells(self, name: str) -> list[str]:
         """Return a column as plain strings, outer white space removed."""
@@ -60,7 +61,8 @@ class Table:
         for name in names:
             if name not in self.columns:
                 found = ", ".join(self.columns)
-                raise DataError(f"{self.path}, line 1: expected a column {name!r}, got {found}; {remedy}")
+                where = f"{self.path}, line 1" if self.text else str(self.path)
+                raise DataError(f"{where}: expected a column {name!r}, got {found}; {remedy}")
 
     def ids(self, name: str) -> tuple[tuple[str, ...], NDArray[np.intp]]:
         """Return distinct ids, sorted, and the position of each row's id.
@@ -205,6 +207,29 @@ def read_table(
     table = Table(path, columns, used, names is None, quoted, text, separator)
     _check_cells(table)
     return table
+
+
+def read_parquet(path: Path) -> Table:
+    """Read a Parquet file as a table of text; numbers keep their value, a missing cell reads "nan", "None" or "<NA>".
+
+    Raises:
+        DataError: missing, unreadable, without a row or a column; or no Parquet engine is installed.
+    """
+    try:
+        frame = pd.read_parquet(path)
+    except ImportError:
+        raise DataError(f"{path}: reading Parquet needs an engine; pip install pyarrow, or export CSV") from None
+    except OSError as error:
+        raise DataError(f"{path}: {(error.strerror or 'cannot be read').lower()}; check the path") from None
+    except Exception:  # each engine has errors of its own for a damaged file
+        raise DataError(f"{path}: not a Parquet file that can be read; export it again") from None
+    if frame.empty:
+        raise DataError(f"{path}: the table has no row; export it again")
+    columns = {}
+    for name in frame.columns:
+        codes, values = pd.factorize(frame[name].astype(str).to_numpy(dtype=object), use_na_sentinel=False)
+        columns[str(name).strip()] = (tuple(map(str, values)), codes.astype(np.intp))
+    return Table(path, columns, len(frame), has_header=False, quoted=False, text="", separator="")
 
 
 def _parse(path: Path, text: str, separator: str, names: Sequence[str] | None, quoted: bool) -> pd.DataFrame:

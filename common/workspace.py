@@ -54,6 +54,7 @@ class Model:
         prefix: stored states of the catalogue's texts.
         recommender: adapters and heads; one object per process, set to the adapter in use before each use.
         untrained: its tensors as they were built, where every run of the process starts.
+        start: float32 (items, head_dim), item vectors of the catalogue before training.
         training_items: int64 catalogue positions that exist while training; None: all. An item that comes later is no
             negative before, or every new item would have been trained to be disliked.
     """
@@ -63,6 +64,7 @@ class Model:
     prefix: Prefix
     recommender: Recommender
     untrained: Arrays
+    start: NDArray[np.float32]
     training_items: NDArray[np.int64] | None = None
 
     @property
@@ -128,10 +130,10 @@ def build_model(config: ModelConfig, catalog: Catalog) -> Model:
     )
     recommender.to(device := torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     encoder.device = device
-    _start(recommender, prefix, config)
+    start = _start(recommender, prefix, config)
     recommender.eval()
     release_memory()  # loading took several times what stays
-    return Model(config, base, prefix, recommender, recommender.read())
+    return Model(config, base, prefix, recommender, recommender.read(), start)
 
 
 @lru_cache(maxsize=1)
@@ -142,7 +144,8 @@ def shared_model(config: ModelConfig, data: DataConfig) -> Model:
 
 
 @torch.no_grad()
-def _start(recommender: Recommender, prefix: Prefix, config: ModelConfig) -> None:
+def _start(recommender: Recommender, prefix: Prefix, config: ModelConfig) -> NDArray[np.float32]:
+    """Set the heads, the centre and the mix; the item vectors that follow."""
     encoded = recommender.encoder.encode(prefix, torch.arange(len(prefix)))
     center, heads = whitening(encoded, config.head_dim, WHITENING_POWER)
     recommender.center.copy_(center)
@@ -156,6 +159,8 @@ def _start(recommender: Recommender, prefix: Prefix, config: ModelConfig) -> Non
         recommender.item_head.weight.copy_(heads)
         recommender.user_head.weight.copy_(heads)
     recommender.mix.weight.copy_(torch.tensor([[3.0, 0.5]]))  # scale, beta
+    vectors: NDArray[np.float32] = recommender.item_vectors(encoded).float().cpu().numpy()
+    return vectors
 
 
 def whitening(encoded: Tensor, dim: int, power: float) -> tuple[Tensor, Tensor]:

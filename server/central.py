@@ -16,7 +16,7 @@ from hushrec.common.protocol import Arrays
 from hushrec.common.scorer import LMScorer, ScoringChoices
 from hushrec.common.splits import Split
 from hushrec.common.workspace import Model
-from hushrec.server.ranking import validation_ndcg
+from hushrec.server.ranking import validation_ndcg, validation_top
 
 CURVE_CASES = 400  # cases whose lists the coverage is read from
 
@@ -24,19 +24,20 @@ CURVE_CASES = 400  # cases whose lists the coverage is read from
 def curve_point(
     model: Model, adapter: Arrays, log_popularity: NDArray[np.float32], split: Split, seed: int
 ) -> dict[str, Any]:
-    """Validation NDCG@10 of the full ranking, and coverage@10, which falls when item vectors collapse."""
+    """Validation NDCG@10 (in p2 NDCG@20), and coverage@10, which falls when item vectors collapse."""
     start = time.monotonic()
-    choices = ScoringChoices(model.config.recency_decay, history_length=model.config.history_length)
+    decay, length = model.config.recency_decay, model.config.history_length
+    choices = ScoringChoices(recency_decay=decay, new_item_decay=decay, history_length=length)
     scorer = LMScorer("hushrec", model, adapter, log_popularity, choices)
     ndcg = validation_ndcg(scorer, split, seed=seed)
     cases = split.cases["validation"][:CURVE_CASES]
     scores = np.where(split.candidates["validation"], scorer.score(cases), -np.inf)
     for row, case in zip(scores, cases, strict=True):
         row[case.history.items] = -np.inf
-    top = np.argpartition(-scores, 10, axis=1)[:, :10]
+    top = np.argpartition(-scores, min(10, split.n_items - 1), axis=1)[:, :10]
     counts = np.bincount(top.ravel(), minlength=split.n_items)[split.candidates["validation"]]
     return {
-        "validation_NDCG@10": round(ndcg, 6),
+        f"validation_NDCG@{validation_top(split.protocol)}": round(ndcg, 6),
         "coverage@10": round(coverage(counts), 6),
         "evaluation_seconds": round(time.monotonic() - start, 3),
     }

@@ -71,13 +71,19 @@ class Popularity:
         return np.broadcast_to(self._counts, (len(cases), len(self._counts)))
 
 
-def fit_controls(split: Split, *, seed: int, names: Sequence[str] = CONTROLS) -> dict[str, Control]:
+def fit_controls(
+    split: Split, *, seed: int, names: Sequence[str] = CONTROLS, step: Callable[[str], None] = lambda name: None
+) -> dict[str, Control]:
     """Fit controls on the training interactions, choosing by validation NDCG@10 of the full ranking only.
+
+    In p2 validation ranks cold items only, of which no count says anything: there the defaults of ease.py and
+    item_knn.py stand.
 
     Args:
         split: `train` is fitted on, `cases["validation"]` chosen by; no test group is read.
         seed: fixes random scores and ties.
         names: which of `CONTROLS`, in the order of the result.
+        step: told the name of each control before it is fitted.
     Raises:
         ConfigError: an unknown name.
         DataError: something is to be chosen and there is no validation case.
@@ -92,4 +98,8 @@ def fit_controls(split: Split, *, seed: int, names: Sequence[str] = CONTROLS) ->
         "ease": lambda: fit_ease(spectrum(), split, seed=seed),
         "ease_recency": lambda: fit_ease_recency(spectrum(), split, seed=seed),
     }
-    return {name: fits[name]() for name in names}
+    fitted = {}
+    for name in names:
+        step(name)
+        fitted[name] = fits[name]()
+    return fitted

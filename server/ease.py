@@ -20,10 +20,11 @@ import scipy.linalg
 from hushrec.common.metrics import Floats, Ints
 from hushrec.common.splits import Case, Split
 from hushrec.server.interaction_matrix import SparseMatrix, query_matrix, train_matrix
-from hushrec.server.ranking import validation_ndcg
+from hushrec.server.ranking import counts_validate, validation_ndcg
 
 REGULARISATIONS = (50.0, 100.0, 200.0, 500.0, 1_000.0, 2_000.0)
 DECAYS = (0.8, 0.9, 0.95, 0.97, 0.98, 0.99)
+DEFAULT_REGULARISATION, DEFAULT_DECAY = 500.0, 0.97  # where validation cannot choose
 _RELATIVE_RANK = 1e-10  # smaller eigenvalues are rounding; their filter s² / (s² + λ) would be 0 anyway
 
 
@@ -104,11 +105,15 @@ def spectrum(matrix: SparseMatrix, *, form: Literal["auto", "primal", "dual"] = 
 
 def fit_ease(found: Spectrum, split: Split, *, seed: int) -> Ease:
     """EASE with the λ of the best validation NDCG@10."""
+    if not counts_validate(split):
+        return Ease(found, DEFAULT_REGULARISATION)
     return _best([(regularisation, 1.0) for regularisation in REGULARISATIONS], found, split, seed)
 
 
 def fit_ease_recency(found: Spectrum, split: Split, *, seed: int) -> Ease:
     """EASE with a recency-weighted query; λ and decay of the best validation NDCG@10."""
+    if not counts_validate(split):
+        return Ease(found, DEFAULT_REGULARISATION, decay=DEFAULT_DECAY)
     return _best(
         [(regularisation, decay) for regularisation in REGULARISATIONS for decay in DECAYS], found, split, seed
     )

@@ -30,8 +30,8 @@ class Evaluation:
     Attributes:
         system: the scorer's name.
         figures: the system's entry of results.json: group -> figure -> {"mean", "low", "high"}; a group without
-            cases is left out. Beside the groups: "coverage@10", "gini@10" (lists of the warm cases) and "deciles",
-            HR@10 and the number of users per popularity decile of the warm target, "1" = most popular tenth of items.
+            cases is left out. Beside the groups, where there are warm cases: "coverage@10", "gini@10" (of their lists)
+            and "deciles", HR@10 and the number of users per popularity decile of the target, "1" = most popular tenth.
         per_user: "group/figure" -> (cases,), one value per case, in the same order for every system.
         users: group -> (cases,), the user of each case.
     """
@@ -61,7 +61,8 @@ def evaluate(
         split: where the cases and candidates come from.
         dataset: tells what a user ever saw, so that no sampled negative is an item of hers in any split.
         seed: fixes ties, sampled negatives (the same for every system) and resamples.
-        groups: which of "warm", "tail", "cold_items", "cold_users/h" and "validation"; None = all test groups.
+        groups: which of "warm", "tail", "cold_items", "cold_users/h" and "validation", as far as the protocol has
+            them; None = all its test groups.
     Raises:
         ConfigError: a group that the split does not have.
         DataError: scores of the wrong shape, or not finite.
@@ -76,7 +77,7 @@ def evaluate(
         if not cases:
             continue
         users = np.array([case.user for case in cases], dtype=np.int64)
-        if group.startswith("cold"):
+        if group.startswith("cold") or split.protocol == "p2":
             _record(result, group, _cold_values(scorer, split, group, seed), users, seed)
             continue
         values, lists = _warm_values(scorer, split, dataset, group, seed)
@@ -134,7 +135,11 @@ def _sampled_figures(ranked: RankedCase, negatives: list[Ints], rng: np.random.G
 
 
 def _cold_values(scorer: Scorer, split: Split, group: str, seed: int) -> dict[str, Floats]:
-    """Recall@20 and NDCG@20 per case; for cold items also ranked among all items (`_all`)."""
+    """Recall@20 and NDCG@20 per case; for cold items also ranked among all items (`_all`).
+
+    What `candidates` and `Case.excluded` leave out is left out here: in p2 cold items compete with all cold items but
+    the user's own validation items, and `_all` adds the warm items that the user did not train on.
+    """
     rows: list[dict[str, float]] = []
     everything = np.ones(split.n_items, dtype=np.bool_)
     for ranked in rank_cases(scorer, split, group):

@@ -15,10 +15,11 @@ from scipy.sparse import csr_array
 from hushrec.common.metrics import Ints
 from hushrec.common.splits import Case, Split
 from hushrec.server.interaction_matrix import SparseMatrix, query_matrix, train_matrix
-from hushrec.server.ranking import validation_ndcg
+from hushrec.server.ranking import counts_validate, validation_ndcg
 
 NEIGHBOURS = (20, 50, 100, 200, 400)
 SHRINKAGES = (0.0, 10.0, 100.0)
+DEFAULT_NEIGHBOURS, DEFAULT_SHRINKAGE = 100, 10.0  # where validation cannot choose
 _BLOCK = 256  # items whose similarities are held at once: 256 x 9,066 of float32 is 9 MB
 
 
@@ -100,6 +101,9 @@ def neighbourhood(matrix: SparseMatrix, *, neighbours: int, shrinkage: float, se
 def fit_item_knn(split: Split, *, seed: int) -> ItemKNN:
     """ItemKNN on the training interactions; neighbours and shrinkage of the best validation NDCG@10."""
     matrix = train_matrix(split)
+    if not counts_validate(split):
+        found = neighbourhood(matrix, neighbours=DEFAULT_NEIGHBOURS, shrinkage=DEFAULT_SHRINKAGE, seed=seed)
+        return ItemKNN(found, neighbours=DEFAULT_NEIGHBOURS, shrinkage=DEFAULT_SHRINKAGE)
     best: tuple[float, ItemKNN] | None = None
     for shrinkage in SHRINKAGES:
         found = neighbourhood(matrix, neighbours=max(NEIGHBOURS), shrinkage=shrinkage, seed=seed)

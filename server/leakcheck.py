@@ -1,13 +1,15 @@
-"""Leak tests for anybody's recommender: is the held-out item visible where it must not be?
+"""Leak tests of a scorer or a sampler that can be called: is the held-out item visible where it must not be?
 
-It cannot tell from scores alone that a good result is too good: leaky training negatives lift PFedRec on MovieLens-100K
-only from 0.57 to 0.73, within the range of clean systems. That leak is found by `check_negatives`, on the sampler.
+Exported files are checked in server/score_checks.py. Neither can tell from scores alone that a good result is too good:
+leaky training negatives lift PFedRec on MovieLens-100K only from 0.57 to 0.73, within the range of clean systems. That
+leak is found by `check_negatives`, on the sampler.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -20,12 +22,15 @@ from hushrec.common.metrics import Floats, Ints
 from hushrec.common.splits import Case, Split
 from hushrec.server.evaluation import evaluate
 from hushrec.server.ranking import Scorer, case_rng, rank_cases, ranked_items
+from hushrec.server.ties import tied_figures
 
 DrawNegatives = Callable[[int, History], npt.NDArray[np.integer]]
 """(user, training history) -> item indices drawn as training negatives, repeats allowed."""
+Verdict = Literal["no leak found", "LEAK", "cannot tell"]
 
 RELABELLINGS = 500
 CONFIDENCE = 0.99  # a clean system fails a check by chance in one of 200 runs: the tests are one-sided
+TIE_GAIN = 0.01  # what the order of equal scores may add to HR@10 before it is reported
 _TOLERANCE = 1e-4  # of scores: batched and single products may round differently
 
 
@@ -39,6 +44,8 @@ class LeakCheck:
         low, high: the values that a system without the leak takes.
         leaks: the value lies where only a leak brings it.
         detail: one sentence for people.
+        p_value: how often a system without the leak reaches the value; None where the check is a fact, not a test.
+        conclusive: the leak would have been seen if it were there.
     """
 
     name: str
@@ -47,6 +54,15 @@ class LeakCheck:
     high: float
     leaks: bool
     detail: str
+    p_value: float | None = None
+    conclusive: bool = True
+
+    @property
+    def verdict(self) -> Verdict:
+        """The outcome in words."""
+        if self.leaks:
+            return "LEAK"
+        return "no leak found" if self.conclusive else "cannot tell"
 
 
 class Counts:
@@ -184,7 +200,7 @@ def check_blind(scorer: Scorer, split: Split, *, seed: int, group: str = "warm",
     return LeakCheck("blind", change, 0.0, _TOLERANCE, leaks, detail)
 
 
-def check_ties(scorer: Scorer, split: Split, *, seed: int, group: str = "warm", allowed: float = 0.01) -> LeakCheck:
+def check_ties(scorer: Scorer, split: Split, *, group: str = "warm", allowed: float = TIE_GAIN) -> LeakCheck:
     """How much would HR@10 gain where ties are resolved in favour of the target?
 
     Constant or clipped scores, or scores that are missing for most items, look excellent in an evaluation that counts
@@ -193,15 +209,11 @@ def check_ties(scorer: Scorer, split: Split, *, seed: int, group: str = "warm", 
     Args:
         scorer: the system.
         split: gives the cases.
-        seed: fixes the random order of ties that the gain is measured against.
         group: which cases.
         allowed: >= 0, the largest gain that is not reported.
     """
-    gains = []
-    for ranked in rank_cases(scorer, split, group):
-        ranks = metrics.target_ranks(ranked.scores, ranked.targets, case_rng(seed, group, ranked))
-        favoured = np.array([1 + np.count_nonzero(ranked.scores > own) for own in ranked.scores[ranked.targets]])
-        gains.append(metrics.hit_rate(favoured, 10) - metrics.hit_rate(ranks, 10))
+    found = [tied_figures(ranked.scores, ranked.targets).hit_rate for ranked in rank_cases(scorer, split, group)]
+    gains = [best - expected for _, expected, best in found]
     gain = float(np.mean(gains)) if gains else 0.0
     detail = f"HR@10 of {scorer.name} would be {gain:.3f} higher with ties resolved in favour of the target"
     return LeakCheck("ties", gain, 0.0, allowed, gain > allowed, detail)
@@ -253,18 +265,18 @@ def _relabelled(counts: Counts, split: Split, group: str, rng: np.random.Generat
             ranked = np.isin(candidates, items)
             total += _shared_auc(relabelled, ranked, np.searchsorted(candidates, items[targets]))
         else:
-            total += _lone_auc(counts.score([case])[0][items])[rng.integers(len(items), size=RELABELLINGS)]
+            total += lone_auc(counts.score([case])[0][items])[rng.integers(len(items), size=RELABELLINGS)]
     return total / len(cases)
 
 
-def _wins(scores: npt.NDArray[np.float32], own: npt.NDArray[np.float32]) -> Floats:
+def _wins(scores: npt.NDArray[np.floating], own: npt.NDArray[np.floating]) -> Floats:
     """How many scores lie below each of `own`, equal ones counting a half."""
     ascending = np.sort(scores)
     below, not_above = (np.searchsorted(ascending, own, side=side) for side in ("left", "right"))
     return np.asarray((below + not_above) / 2.0, dtype=np.float64)
 
 
-def _lone_auc(scores: npt.NDArray[np.float32]) -> Floats:
+def lone_auc(scores: npt.NDArray[np.floating]) -> Floats:
     """The AUC each candidate would have as the only target, (candidates,)."""
     return (_wins(scores, scores) - 0.5) / max(len(scores) - 1, 1)
 

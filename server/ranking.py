@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hushrec.common.errors import DataError
-from hushrec.common.metrics import Ints
+from hushrec.common.metrics import Floats, Ints
 from hushrec.common.splits import Case, Split
 
 DECILES = 10
@@ -44,10 +44,21 @@ class RankedCase:
     row: npt.NDArray[np.float32]  # (n_items,), the scores of all items
 
 
-def validation_ndcg(scorer: Scorer, split: Split, *, seed: int, max_cases: int = 1_000) -> float:
-    """Mean NDCG@10 of the full ranking over the validation cases: the only figure that choices may use.
+def validation_top(protocol: str) -> int:
+    """The n of a protocol's validation NDCG@n: 20 among the cold items of p2, else 10."""
+    return 20 if protocol == "p2" else 10
 
-    The same ranks as `rank_cases` and `metrics.target_ranks` give, ties apart, but a block of single targets at once.
+
+def counts_validate(split: Split) -> bool:
+    """Whether any item that validation ranks has training interactions; in p2 none has, and counts say nothing."""
+    return bool((split.candidates["validation"] & split.warm_items).any())
+
+
+def validation_ndcg(scorer: Scorer, split: Split, *, seed: int, max_cases: int = 1_000) -> float:
+    """Mean NDCG of the full ranking over the validation cases: the only figure that choices may use.
+
+    NDCG@10 of one target a case, in p2 NDCG@20 of one or more. The same ranks as `rank_cases` and
+    `metrics.target_ranks` give, ties apart, but a block of cases at once.
 
     Args:
         scorer: the system, as configured.
@@ -60,26 +71,59 @@ def validation_ndcg(scorer: Scorer, split: Split, *, seed: int, max_cases: int =
     rng = np.random.default_rng(seed)
     every = split.cases["validation"]
     sample = [every[i] for i in np.sort(rng.permutation(len(every))[:max_cases])]
+    top = validation_top(split.protocol)
     gains = []
     for cases, scores in _blocks(scorer, sample, split.n_items):
-        rows = np.arange(len(cases))
-        targets = np.array([case.targets[0] for case in cases])
         allowed = np.tile(split.candidates["validation"], (len(cases), 1))
         for row, case in zip(allowed, cases, strict=True):
             row[case.history.items] = False
-        allowed[rows, targets] = False
-        own = scores[rows, targets][:, None]
-        better = np.count_nonzero((scores > own) & allowed, axis=1)
-        equal = np.count_nonzero((scores == own) & allowed, axis=1)
-        ranks = 1 + better + rng.integers(equal + 1)
-        gains.append(np.where(ranks <= 10, 1.0 / np.log2(ranks + 1.0), 0.0))
+        one = all(len(case.targets) == 1 for case in cases)
+        gains.append((_single_gains if one else _gains)(scores, allowed, cases, top, rng))
     if not gains:
         raise DataError("the split has no validation case to choose by; use more users or longer histories")
     return float(np.mean(np.concatenate(gains)))
 
 
+def _single_gains(
+    scores: npt.NDArray[np.float32],
+    allowed: npt.NDArray[np.bool_],
+    cases: Sequence[Case],
+    top: int,
+    rng: np.random.Generator,
+) -> Floats:
+    """NDCG@top of cases with one target: (k, n_items) scores and candidates -> (k,)."""
+    rows = np.arange(len(cases))
+    targets = np.array([case.targets[0] for case in cases])
+    allowed[rows, targets] = False
+    own = scores[rows, targets][:, None]
+    better = np.count_nonzero((scores > own) & allowed, axis=1)
+    equal = np.count_nonzero((scores == own) & allowed, axis=1)
+    ranks = 1 + better + rng.integers(equal + 1)
+    return np.where(ranks <= top, 1.0 / np.log2(ranks + 1.0), 0.0)
+
+
+def _gains(
+    scores: npt.NDArray[np.float32],
+    allowed: npt.NDArray[np.bool_],
+    cases: Sequence[Case],
+    top: int,
+    rng: np.random.Generator,
+) -> Floats:
+    """The same for cases with any number of targets."""
+    wanted = np.zeros_like(allowed)
+    for row, case in zip(wanted, cases, strict=True):
+        row[case.targets] = True
+    columns = rng.permutation(np.flatnonzero((allowed | wanted).any(axis=0)))  # the order among equal scores
+    ranked = (allowed | wanted)[:, columns]
+    order = np.argsort(np.where(ranked, -scores[:, columns], np.inf), axis=1, kind="stable")[:, :top]
+    discounts = 1.0 / np.log2(np.arange(top) + 2.0)
+    gained = np.take_along_axis(wanted[:, columns], order, axis=1) @ discounts[: order.shape[1]]
+    ideal = np.cumsum(discounts)[np.minimum(wanted.sum(axis=1), top) - 1]
+    return np.asarray(gained / ideal)
+
+
 def rank_cases(scorer: Scorer, split: Split, group: str) -> Iterator[RankedCase]:
-    """Score a group's cases block by block; history items leave the candidates, targets never do.
+    """Score a group's cases block by block; history and excluded items leave the candidates, targets never do.
 
     Raises:
         DataError: scores of the wrong shape, or not finite.
@@ -112,6 +156,7 @@ def ranked_items(case: Case, candidates: npt.NDArray[np.bool_]) -> tuple[Ints, I
     """The case's candidate items and the targets' positions among them."""
     allowed = candidates.copy()
     allowed[case.history.items] = False
+    allowed[case.excluded] = False
     allowed[case.targets] = True
     items = np.flatnonzero(allowed).astype(np.int64)
     return items, np.searchsorted(items, case.targets).astype(np.int64)

@@ -16,16 +16,18 @@ from typing import Any
 from flwr.app import ArrayRecord, MetricRecord
 from flwr.serverapp import Grid
 
-from hushrec.common.budget import is_private, spent_after
+from hushrec.common.budget import is_private, noise_on_server, spent_after
 from hushrec.common.config import RunConfig
 from hushrec.common.errors import ConfigError
 from hushrec.common.memory import release_memory
 from hushrec.common.protocol import Arrays, pack, unpack
+from hushrec.common.run_ledger import open_ledger
 from hushrec.common.workspace import Model, open_split, shared_model
 from hushrec.server.central import curve_point
+from hushrec.server.central_privacy import CentralMechanism
 from hushrec.server.checkpoint import Checkpoint, read_checkpoint, write_atomically, write_checkpoint
 from hushrec.server.optimizer import ServerOptimizer
-from hushrec.server.popularity import release_popularity
+from hushrec.server.releases import release_popularity, release_statistics
 from hushrec.server.strategy import AdapterStrategy, RoundTraffic
 
 ROUNDS = "rounds.jsonl"
@@ -48,7 +50,8 @@ def run_rounds(grid: Grid, config: RunConfig) -> Checkpoint:
         raise ConfigError("run.directory is empty: the server keeps its checkpoint there")
     folder = Path(config.run.directory)
     model = shared_model(config.model, config.data)
-    checkpoint = read_checkpoint(folder) or _first_checkpoint(grid, config, model, folder)
+    central = central_mechanism(config)
+    checkpoint = read_checkpoint(folder) or _first_checkpoint(grid, config, model, folder, central)
     _refuse_changes(checkpoint.facts.get("config", {}), config)
     optimizer = ServerOptimizer(config.server, config.federation.rounds)
     optimizer.restore(checkpoint.optimizer, int(checkpoint.facts["optimizer_steps"]))
@@ -61,6 +64,7 @@ def run_rounds(grid: Grid, config: RunConfig) -> Checkpoint:
         seed=config.run.seed,
         first_round=checkpoint.server_round,
         summed_replies=config.federation.execution == "cohort" and not is_private(config),
+        central=central,
     )
     recorder = _Recorder(folder, config, model, strategy, checkpoint, len(list(grid.get_node_ids())))
     strategy.start(
@@ -70,6 +74,19 @@ def run_rounds(grid: Grid, config: RunConfig) -> Checkpoint:
         evaluate_fn=recorder.after_round,
     )
     return recorder.checkpoint
+
+
+def central_mechanism(config: RunConfig) -> CentralMechanism | None:
+    """What the server adds where it is trusted to (C3); None elsewhere.
+
+    Raises:
+        PrivacyError: the ledger cannot be opened, or there is no noise.
+    """
+    if not noise_on_server(config.privacy):
+        return None
+    ledger = open_ledger(config)
+    assert ledger is not None
+    return CentralMechanism(config, ledger)
 
 
 def evaluated_adapter(config: RunConfig, checkpoint: Checkpoint) -> Arrays:
@@ -86,21 +103,24 @@ def _refuse_changes(begun: dict[str, Any], config: RunConfig) -> None:
             raise ConfigError(f"{key} was {begun[key]!r} when this run began and is {now!r} now; restore it")
 
 
-def _first_checkpoint(grid: Grid, config: RunConfig, model: Model, folder: Path) -> Checkpoint:
+def _first_checkpoint(
+    grid: Grid, config: RunConfig, model: Model, folder: Path, central: CentralMechanism | None
+) -> Checkpoint:
     started = time.monotonic()
-    release = release_popularity(grid, config, len(model.prefix))
+    release = release_popularity(grid, config, len(model.prefix), central)
+    statistics = release_statistics(grid, config, model, release.log_popularity, central)
     facts = {
         "optimizer_steps": 0,
         "config": config.to_flat(),
-        "contributors": release.clients,
+        "contributors": release.clients + statistics.clients,
         "last_round": _traffic_facts(RoundTraffic()),
-        "refused": dict(release.refused),
+        "refused": dict(release.refused + statistics.refused),
         "seconds": time.monotonic() - started,
         "bytes_up": 0,
         "bytes_down": 0,
         "client_steps": 0,
     }
-    checkpoint = Checkpoint(0, model.untrained, {}, release.log_popularity, facts)
+    checkpoint = Checkpoint(0, statistics.adapter, {}, release.log_popularity, facts)
     write_checkpoint(folder, checkpoint)
     return checkpoint
 

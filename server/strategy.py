@@ -30,6 +30,7 @@ from hushrec.common.protocol import (
     train_content,
     unpack,
 )
+from hushrec.server.central_privacy import CentralMechanism
 from hushrec.server.optimizer import ServerOptimizer
 from hushrec.server.replies import Inbox
 
@@ -64,6 +65,7 @@ class AdapterStrategy(Strategy):
         clients_per_round: 0 asks every client.
         seed: public; decides who is asked when, and the seeds of the rounds.
         first_round: rounds that were finished before (a resumed run); Flower counts from 1 again.
+        central: samples, clips and noises where the server is trusted with that; replaces `clients_per_round`.
         summed_replies: a reply may hold the sum over several clients, as a simulated cohort's first does. Only where
             all clients are one's own: a stranger's reply could speak for the whole round.
     """
@@ -79,10 +81,11 @@ class AdapterStrategy(Strategy):
         seed: int,
         first_round: int = 0,
         summed_replies: bool = False,
+        central: CentralMechanism | None = None,
     ) -> None:
         self.shapes, self.optimizer, self.log_popularity = shapes, optimizer, log_popularity
         self.clients_per_round, self.wire, self.seed, self.first_round = clients_per_round, wire, seed, first_round
-        self.summed_replies = summed_replies
+        self.summed_replies, self.central = summed_replies, central
         self.traffic = RoundTraffic()
         self._inbox = Inbox([])
         self._adapter: Arrays = {}
@@ -95,7 +98,11 @@ class AdapterStrategy(Strategy):
         server_round += self.first_round
         self._started = time.monotonic()
         self._adapter = unpack(arrays, self.shapes)
-        nodes = choose_nodes(sorted(grid.get_node_ids()), server_round, self.clients_per_round, self.seed)
+        nodes = sorted(grid.get_node_ids())
+        if self.central is not None:
+            nodes = self.central.sample(nodes, server_round)
+        else:
+            nodes = choose_nodes(nodes, server_round, self.clients_per_round, self.seed)
         seed = int(np.random.default_rng([self.seed, server_round, 1]).integers(2**62))
         request = TrainRequest(self._adapter, self.log_popularity, server_round, seed)
         content = train_content(request, self.wire)
@@ -119,14 +126,18 @@ class AdapterStrategy(Strategy):
         for message, update in self._inbox.updates(replies, read):
             if update.clients:
                 self.traffic.bytes_up = payload_bytes(message.content["update"])  # type: ignore[arg-type]
-            for name, value in update.arrays.items():
+            arrays = update.arrays if self.central is None else self.central.clipped(update.arrays)
+            for name, value in arrays.items():
                 total[name] += value
             clients += update.clients
         self.traffic.answered = clients
-        if clients == 0:
+        if self.central is not None:
+            mean = self.central.noised_mean(total, self.shapes)  # of nobody, too: that nobody came is private
+        elif clients:
+            mean = {name: value / np.float32(clients) for name, value in total.items()}
+        else:
             self.traffic.seconds = time.monotonic() - self._started
             return None, None
-        mean = {name: value / np.float32(clients) for name, value in total.items()}
         moved = self.optimizer.step(self._adapter, mean)
         self.traffic.seconds = time.monotonic() - self._started
         return pack(moved, "float32"), MetricRecord({"clients": clients})

@@ -39,7 +39,7 @@ class DataChoice:
     Attributes:
         name: a data set of common/datasets.py.
         folder, columns: where it is and how it is read.
-        protocol: "joint" or "p1".
+        protocol: one of splits.PROTOCOLS.
     """
 
     name: str = ""
@@ -83,7 +83,7 @@ def evaluate_bundle(
     untrained = build_model(config.model, dataset.catalog).recommender.read()
     model, _ = replace(bundle, catalog=dataset.catalog, log_popularity=prior).scorer()
     results, _ = compare_systems(config, model, untrained, bundle.adapter, prior, watcher.step)
-    return results | {"privacy": bundle.privacy, "notes": notes}
+    return results | {"privacy": bundle.privacy, "notes": [*notes, *results["notes"]]}
 
 
 def _config(target: Path, bundle: Bundle, data: DataChoice) -> tuple[RunConfig, bool]:

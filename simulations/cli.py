@@ -18,14 +18,15 @@ from datetime import datetime
 from importlib import resources
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 from rich.console import Console
 
 from hushrec.common.config import RunConfig, parse_override, read_experiment
 from hushrec.common.errors import ConfigError, HushrecError
-from hushrec.simulations import commands
+from hushrec.simulations import commands, study_commands
+from hushrec.simulations.leakcheck_command import LEAKCHECK_EXAMPLES, leakcheck
 
 app = typer.Typer(
     name="hushrec",
@@ -42,6 +43,9 @@ out, err = Console(), Console(stderr=True)
 
 app.command(epilog=commands.EVALUATE_EXAMPLES)(commands.evaluate)
 app.command(epilog=commands.RECOMMEND_EXAMPLES)(commands.recommend)
+app.command(epilog=LEAKCHECK_EXAMPLES)(leakcheck)
+app.command(epilog=study_commands.SWEEP_EXAMPLES)(study_commands.sweep)
+app.command(epilog=study_commands.FRONTIER_EXAMPLES)(study_commands.frontier)
 app.add_typer(commands.data_app, name="data")
 
 
@@ -94,7 +98,8 @@ def _root(
     "  hushrec simulate\n\n"
     "  hushrec simulate ml100k-silos --set data.folder=ml-100k --out runs/silos\n\n"
     "  hushrec simulate quickstart --set privacy.target-epsilon=2 --set run.seed=1\n\n"
-    "  hushrec simulate --resume runs/silos"
+    "  hushrec simulate --resume runs/silos\n\n"
+    "  hushrec simulate smoke --engine ray"
 )
 def simulate(
     experiment: Annotated[str, typer.Argument(help="A packaged experiment or a .toml file.")] = "quickstart",
@@ -104,17 +109,24 @@ def simulate(
     out_dir: Annotated[Path | None, typer.Option("--out", help="Run directory; default runs/EXPERIMENT-TIME.")] = None,
     resume: Annotated[Path | None, typer.Option(help="Go on with an interrupted run directory.")] = None,
     list_: Annotated[bool, typer.Option("--list", help="List the packaged experiments and stop.")] = False,
+    engine: Annotated[
+        Literal["in-process", "ray"],
+        typer.Option(help="What delivers the messages: this process, or Flower's Ray engine (extra 'ray')."),
+    ] = "in-process",
     as_json: Annotated[bool, typer.Option("--json", help="Print results.json instead of tables.")] = False,
 ) -> None:
     """Run a federation on this machine and show what training gained over honest controls, and at which epsilon."""
     from hushrec.simulations.progress import show_run
+    from hushrec.simulations.ray_engine import require_ray, with_absolute_paths
     from hushrec.simulations.report import REPORT, write_report
-    from hushrec.simulations.run import new_run, open_run, read_results
+    from hushrec.simulations.run import RAY, new_run, open_run, read_results
 
     if list_:
         for name in experiment_names():
             out.print(f"[bold]{name:<16}[/bold] {_first_comment(name)}", highlight=False)
         return
+    if engine == RAY:
+        require_ray()
     if resume is not None:
         if set_ or out_dir:
             raise ConfigError("--resume goes on with the run as it was configured; leave out --set and --out")
@@ -126,12 +138,14 @@ def simulate(
                 write_report(resume)
     else:
         config = load_experiment(experiment, set_ or [])
+        if engine == RAY:
+            config = with_absolute_paths(config)
         stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
         config = new_run(config, out_dir or Path("runs") / f"{config.run.experiment}-{stamp}")
         results = None
     folder = Path(config.run.directory)
     if results is None:
-        results = show_run(config, err)
+        results = show_run(config, err, engine)
     if as_json:
         sys.stdout.write(json.dumps(results, indent=1) + "\n")
         return

@@ -11,8 +11,10 @@ import numpy as np
 
 from hushrec.client.popularity import popularity_counts
 from hushrec.client.store import count_clients, open_simulated
+from hushrec.common.budget import noise_on_server
 from hushrec.common.config import RunConfig
 from hushrec.common.privacy import solve_noise_multiplier
+from hushrec.common.secret_noise import secret_gaussian
 from hushrec.common.workspace import open_dataset
 from hushrec.server.controls import Popularity
 
@@ -27,4 +29,6 @@ def dp_popularity(config: RunConfig) -> tuple[Popularity, dict[str, float]]:
     for partition in range(count_clients(config)):
         store = open_simulated(config, {"partition-id": partition})
         total += popularity_counts([store], items, spending)[0].arrays["counts"]
+    if noise_on_server(privacy):
+        total += sigma * secret_gaussian(items).numpy()
     return Popularity(total, name="dp_popularity"), {"noise_multiplier": round(sigma, 4)}

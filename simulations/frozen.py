@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from hushrec.common.interactions import Dataset
 from hushrec.common.protocol import Arrays
 from hushrec.common.scorer import (
+    POPULARITY_WEIGHTS,
     SHORT_HISTORY,
     LMScorer,
     ScoringChoices,
@@ -34,7 +35,7 @@ PROFILE_WEIGHTS = (0.0, 0.25, 0.5, 1.0, 2.0)
 def frozen_scorer(
     model: Model, untrained: Arrays, log_popularity: NDArray[np.float32], split: Split, seed: int
 ) -> tuple[LMScorer, dict[str, float]]:
-    """The best frozen control by validation NDCG@10.
+    """The best frozen control by the validation NDCG of the protocol.
 
     Args:
         untrained: the adapter before round 1 (adapters at zero).
@@ -58,7 +59,7 @@ def frozen_scorer(
                 best = (ndcg, chosen, {"dim": dim, "power": power})
     assert best is not None
     _, scorer, found = best
-    _, scorer = best_choices(scorer, validated_grid(scorer.choices), split, seed)
+    _, scorer = best_choices(scorer, choices_grid(scorer.choices, split), split, seed)
     found |= {
         "recency_decay": scorer.choices.recency_decay,
         "popularity_weight": scorer.choices.popularity_weight,
@@ -66,8 +67,24 @@ def frozen_scorer(
     return scorer, found
 
 
+def choices_grid(base: ScoringChoices, split: Split) -> list[ScoringChoices]:
+    """What is tried on validation, equally for the frozen control and for the trained model.
+
+    In p2 validation ranks new items only: one decay, tried as a new item's is, then serves all items, and one
+    popularity weight all users. Where no prior tells new items apart all weights are equal there, and the first, 0,
+    ranks by taste alone.
+    """
+    if split.protocol != "p2":
+        return validated_grid(base)
+    return [
+        replace(choices, recency_decay=choices.new_item_decay, popularity_weight=weight, short_popularity_weight=weight)
+        for choices in new_item_grid(base)
+        for weight in POPULARITY_WEIGHTS
+    ]
+
+
 def best_choices(scorer: LMScorer, grid: Sequence[ScoringChoices], split: Split, seed: int) -> tuple[float, LMScorer]:
-    """The choices of `grid` with the highest validation NDCG@10; the first of equals."""
+    """The choices of `grid` with the highest validation NDCG; the first of equals."""
     tried = [(validation_ndcg(scorer.with_choices(choices), split, seed=seed), choices) for choices in grid]
     ndcg, choices = max(tried, key=lambda pair: pair[0])
     return ndcg, scorer.with_choices(choices)
@@ -78,8 +95,9 @@ def cold_start_choices(scorer: LMScorer, split: Split, dataset: Dataset, seed: i
 
     The popularity weight for short histories, with histories cut to the first SHORT_HISTORY // 2 items; the recency
     weight for new items, on their own interactions with them; the strength of a profile text, with histories hidden.
+    Nothing is chosen where the protocol has no panel.
     """
-    if split.protocol != "joint":
+    if not has_panel(split):
         return scorer
     short = _with_histories_cut(split, SHORT_HISTORY // 2)
     scorer = best_choices(scorer, short_history_grid(scorer.choices), short, seed)[1]
@@ -89,6 +107,11 @@ def cold_start_choices(scorer: LMScorer, split: Split, dataset: Dataset, seed: i
         return scorer
     grid = [replace(scorer.choices, profile_weight=weight) for weight in PROFILE_WEIGHTS]
     return best_choices(scorer, grid, _with_histories_cut(split, 0), seed)[1]
+
+
+def has_panel(split: Split) -> bool:
+    """Whether some users never train and are asked about as new ones."""
+    return "cold_users/0" in split.cases
 
 
 def _new_item_cases(split: Split, dataset: Dataset) -> Split:

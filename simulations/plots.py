@@ -21,7 +21,13 @@ if TYPE_CHECKING:
 
 WIDTH = 4.6  # inches = 331 units: text of 9 units is still readable on a phone
 DRAWN_WARM = ("warm/HR@10", "warm/NDCG@10", "warm/sampled99_NDCG@10", "tail/NDCG@10")
-DRAWN_COLD = ("cold_items/NDCG@20", "cold_users/0/NDCG@20", "cold_users/1/NDCG@20", "cold_users/5/NDCG@20")
+DRAWN_COLD = (
+    "cold_items/NDCG@20",
+    "cold_items/NDCG@20_all",
+    "cold_users/0/NDCG@20",
+    "cold_users/1/NDCG@20",
+    "cold_users/5/NDCG@20",
+)
 DRAWN_DECILES = (OURS, UNTRAINED, "ease", "popularity")
 # matplotlib draws with these stand-ins; the page replaces them by its own variables.
 _INK, _GRID = "#010101", "#020202"

@@ -16,7 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from hushrec.common.budget import is_private
 from hushrec.common.config import RunConfig
 from hushrec.server.checkpoint import read_checkpoint
-from hushrec.simulations.run import Watcher, execute
+from hushrec.simulations.run import IN_PROCESS, Watcher, execute
 
 
 class _RoundHandler(logging.Handler):
@@ -33,10 +33,11 @@ class _RoundHandler(logging.Handler):
         clients = f"{line['answered']}/{line['asked']} clients" if line["asked"] else "start"
         self.progress.update(self.row, completed=line["round"], total=line["rounds"], note=f"{clients}, {spent}")
         refused = ", ".join(f"{count} x {code}" for code, count in line["refused"].items())
-        if "validation_NDCG@10" in line or refused:
+        validated = next((key for key in line if key.startswith("validation_")), None)
+        if validated or refused:
             parts = [f"round {line['round']:>4}", clients, spent]
-            if "validation_NDCG@10" in line:
-                parts.append(f"validation NDCG@10 {line['validation_NDCG@10']:.4f}")
+            if validated:
+                parts.append(f"{validated.replace('_', ' ')} {line[validated]:.4f}")
                 parts.append(f"coverage@10 {line['coverage@10']:.3f}")
             if refused:
                 parts.append(f"refused: {refused}")
@@ -61,7 +62,7 @@ def describe_run(config: RunConfig) -> list[str]:
     ]
 
 
-def show_run(config: RunConfig, console: Console) -> dict[str, Any]:
+def show_run(config: RunConfig, console: Console, engine: str = IN_PROCESS) -> dict[str, Any]:
     """Execute a run with its progress on `console`; Ctrl-C leaves a run that can be resumed.
 
     Raises:
@@ -100,7 +101,7 @@ def show_run(config: RunConfig, console: Console) -> dict[str, Any]:
         before, rounds.propagate = rounds.propagate, False
         rounds.setLevel(logging.INFO)
         try:
-            return execute(config, Watcher(step, encoded))
+            return execute(config, Watcher(step, encoded), engine)
         except KeyboardInterrupt:
             checkpoint = read_checkpoint(folder)
             done = checkpoint.server_round if checkpoint else 0

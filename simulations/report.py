@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from hushrec.common.errors import BundleError
+from hushrec.server.ranking import validation_top
 from hushrec.simulations import plots
 from hushrec.simulations.page import Content, Markup, Row, bullets, element, join, page, table
 from hushrec.simulations.table import (
@@ -20,6 +21,7 @@ from hushrec.simulations.table import (
     OURS,
     REFERENCES,
     UNTRAINED,
+    Column,
     Results,
     best_systems,
     bytes_text,
@@ -38,6 +40,11 @@ _PROTOCOLS = {
     "items, cold users); the last known interaction of every training user is held out (warm).",
     "p1": "Protocol p1: the last interaction of every user is held out for the test, the one before for validation; "
     "there are no cold items or users.",
+    "p2": "Protocol p2, strict item cold start: a fifth of the items is kept out of training altogether, half of it "
+    "for validation and half for the test; every user trains on everything else. A user's test items are ranked among "
+    "all cold items without the user's own validation items, and, marked “among all”, among all items.",
+    "p3": "Protocol p3, cold users: a fifth of the users never trains, half of them for validation and half for the "
+    "test; all others train on everything they have, and there are no cold items.",
 }
 
 
@@ -104,11 +111,13 @@ def _head(results: Results) -> Iterator[Content]:
         "items, for new ones, and for the long tail. ",
         _PROTOCOLS.get(results["protocol"], ""),
     )
+    yield join(element("p", element("b", "Note: "), note) for note in results.get("notes", ()))
     yield element("div", *_tiles(results), class_="tiles")
 
 
 def _tiles(results: Results) -> Iterator[Content]:
     privacy, ours = results["privacy"], results["systems"].get(OURS, {})
+    shown = {column.path for column in present_columns(results)}
     if privacy["mechanism"] == "none":
         yield _tile("NO PRIVACY", "no claim is made", "alert")
     else:
@@ -116,7 +125,9 @@ def _tiles(results: Results) -> Iterator[Content]:
         yield _tile(f"ε = {privacy['epsilon']:.2f}", f"per {unit}, at δ\xa0=\xa0{privacy['delta']:g}")
         if unit == "record" and privacy.get("user_epsilon") is not None:
             yield _tile(f"ε = {privacy['user_epsilon']:.2f}", f"per user of at most {privacy['max_records']} records")
-    for path in ("warm/NDCG@10", "cold_items/NDCG@20", "cold_users/0/NDCG@20"):
+    for path in ("warm/NDCG@10", "cold_items/NDCG@20", "cold_items/NDCG@20_all", "cold_users/0/NDCG@20"):
+        if path not in shown:
+            continue
         if (found := figure(ours, path)) is not None:
             yield _tile(f"{found['mean']:.3f}", f"{LABELS[path]} ±\xa0{half_interval(found):.3f}")
     if cost := results.get("cost"):
@@ -167,11 +178,19 @@ def _systems(results: Results) -> Iterator[Content]:
     yield element(
         "p",
         "Mean and ± half of the 95\xa0% bootstrap interval over users; bold: best of the column (random excepted). "
-        "All candidates are ranked, but “99-neg.” ranks the target among 99 items the user never saw. Tail: targets "
-        "outside the 20 % most popular items. h: how many interactions of a new user are known. "
-        f"{UNTRAINED} is the same language model with no training at all; it costs no privacy.",
+        f"{_terms(columns)}{UNTRAINED} is the same language model with no training at all; it costs no privacy.",
         class_="small soft",
     )
+
+
+def _terms(columns: list[Column]) -> str:
+    """What the heads of the shown columns mean."""
+    explained = (
+        ("warm/sampled99", "All candidates are ranked, but “99-neg.” ranks the target among 99 items never seen. "),
+        ("tail", "Tail: targets outside the 20 % most popular items. "),
+        ("cold_users", "h: how many interactions of a new user are known. "),
+    )
+    return "".join(text for start, text in explained if any(column.path.startswith(start) for column in columns))
 
 
 def _plots(results: Results, rounds: list[dict[str, Any]]) -> Iterator[Content]:
@@ -179,8 +198,9 @@ def _plots(results: Results, rounds: list[dict[str, Any]]) -> Iterator[Content]:
         yield element("p", "For plots, install matplotlib and write the report again: ")
         yield element("pre", element("code", 'pip install "hushrec[demo]"'))
         return
+    validated = f"NDCG@{validation_top(results['protocol'])}"
     training = [
-        ("Learning curve", plots.round_curve(rounds, "validation_NDCG@10", "validation NDCG@10")),
+        ("Learning curve", plots.round_curve(rounds, f"validation_{validated}", f"validation {validated}")),
         ("Privacy spent", plots.budget_curve(rounds, results["privacy"])),
         ("Share of the catalogue that is shown", plots.round_curve(rounds, "coverage@10", "coverage@10")),
         ("Popular and rare items", plots.decile_curves(results)),
@@ -251,7 +271,8 @@ def _cost(results: Results) -> Iterator[Content]:
 def _choices(results: Results) -> Iterator[Content]:
     rows = [Row(name, [chosen]) for name, chosen in choices_lines(results)]
     if rows:
-        yield element("p", "By validation NDCG@10 only, from the same grid for frozen_lm and hushrec.")
+        figure_name = f"NDCG@{validation_top(results['protocol'])}"
+        yield element("p", f"By validation {figure_name} only, from the same grid for frozen_lm and hushrec.")
         yield table("Choices", ["system", "chosen"], rows, class_="text")
 
 

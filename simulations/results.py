@@ -19,17 +19,20 @@ from numpy.typing import NDArray
 from hushrec.client.store import count_clients
 from hushrec.common.budget import enforced_claim, is_private
 from hushrec.common.config import RunConfig
+from hushrec.common.interactions import Dataset
 from hushrec.common.ledger import read_ledger
 from hushrec.common.privacy import report
 from hushrec.common.protocol import Arrays
-from hushrec.common.scorer import LMScorer, ScoringChoices, validated_grid
-from hushrec.common.splits import Split
+from hushrec.common.scorer import LMScorer, ScoringChoices
+from hushrec.common.splits import COLD_USER_HISTORIES, Split
 from hushrec.common.workspace import Model, open_dataset, open_split, shared_model
 from hushrec.server.checkpoint import Checkpoint
-from hushrec.server.controls import CONTROLS, Scorer, fit_controls
+from hushrec.server.controls import Scorer, fit_controls
 from hushrec.server.evaluation import Evaluation, evaluate, paired
+from hushrec.server.ranking import counts_validate
 from hushrec.simulations.dp_popularity import dp_popularity
-from hushrec.simulations.frozen import best_choices, cold_start_choices, frozen_scorer
+from hushrec.simulations.frozen import best_choices, choices_grid, cold_start_choices, frozen_scorer, has_panel
+from hushrec.simulations.per_user import PER_USER, write_per_user
 
 Step = Callable[[str], None]
 COMPARED = (
@@ -40,9 +43,18 @@ COMPARED = (
     "tail/NDCG@10",
     "cold_items/Recall@20",
     "cold_items/NDCG@20",
-    "cold_users/0/NDCG@20",
-    "cold_users/1/NDCG@20",
-    "cold_users/5/NDCG@20",
+    "cold_items/Recall@20_all",
+    "cold_items/NDCG@20_all",
+    *(f"cold_users/{h}/{figure}" for h in COLD_USER_HISTORIES for figure in ("Recall@20", "NDCG@20")),
+)
+_NO_TIMES = (
+    "the data have no times: a user's interactions are in a seeded random order, so the last one is one drawn at "
+    "random, recency means nothing, and privacy can be claimed per user only."
+)
+_NO_CLOCK = "the data give an order but no clock times, so privacy can be claimed per user only."
+_NOT_VALIDATED = (
+    "no count says anything about a cold item, so item_knn, ease and ease_recency have default settings instead of "
+    "validated ones, and rank cold items at random."
 )
 
 
@@ -57,7 +69,9 @@ def evaluate_run(
         step: told what is being computed, for the progress display.
     """
     model = shared_model(config.model, config.data)
-    results, choices = compare_systems(config, model, untrained, adapter, checkpoint.log_popularity, step)
+    kept: dict[str, Evaluation] = {}
+    results, choices = compare_systems(config, model, untrained, adapter, checkpoint.log_popularity, step, kept)
+    write_per_user(Path(config.run.directory) / PER_USER, kept)
     results["dataset"]["clients"] = count_clients(config)
     return results | {
         "privacy": privacy_section(config),
@@ -67,7 +81,13 @@ def evaluate_run(
 
 
 def compare_systems(
-    config: RunConfig, model: Model, untrained: Arrays, adapter: Arrays, prior: NDArray[np.float32], step: Step
+    config: RunConfig,
+    model: Model,
+    untrained: Arrays,
+    adapter: Arrays,
+    prior: NDArray[np.float32],
+    step: Step,
+    kept: dict[str, Evaluation] | None = None,
 ) -> tuple[dict[str, Any], ScoringChoices]:
     """The part of results.json that looks at data and systems only, and the validated choices.
 
@@ -75,13 +95,12 @@ def compare_systems(
         config: its data, seed and privacy mechanism are read.
         model: on the catalogue of that data.
         prior: float32 (items,), the log popularity that both language-model systems use.
+        kept: gets the evaluations with their values per user.
     """
     dataset, split, seed = open_dataset(config.data), open_split(config.data), config.run.seed
     systems: dict[str, Scorer] = {}
     chosen: dict[str, dict[str, Any]] = {}
-    for name in CONTROLS:
-        step(f"control {name}")
-        control = fit_controls(split, seed=seed, names=[name])[name]
+    for name, control in fit_controls(split, seed=seed, step=lambda name: step(f"control {name}")).items():
         systems[name], chosen[name] = control, dict(control.choices)
         if name == "popularity" and is_private(config):
             systems["dp_popularity"], chosen["dp_popularity"] = dp_popularity(config)
@@ -101,6 +120,8 @@ def compare_systems(
     for name, scorer in systems.items():
         step(f"evaluating {name}")
         evaluations[name] = evaluate(scorer, split, dataset, seed=seed)
+    if kept is not None:
+        kept.update(evaluations)
     results = {
         "experiment": config.run.experiment,
         "dataset": {
@@ -115,8 +136,15 @@ def compare_systems(
         "systems": {name: evaluation.figures for name, evaluation in evaluations.items()},
         "paired": _paired(evaluations, seed),
         "choices": chosen,
+        "notes": _notes(dataset, split),
     }
     return results, ours.choices
+
+
+def _notes(dataset: Dataset, split: Split) -> list[str]:
+    """What a reader must know about this data under this protocol, one sentence each."""
+    notes = {"none": [_NO_TIMES], "position": [_NO_CLOCK], "seconds": []}[dataset.time_unit]
+    return notes if counts_validate(split) else [*notes, _NOT_VALIDATED]
 
 
 def trained_scorer(
@@ -125,7 +153,7 @@ def trained_scorer(
     """hushrec with recency and popularity weight chosen on validation from the same grid as the frozen control."""
     start = ScoringChoices(config.model.recency_decay, history_length=config.model.history_length)
     scorer = LMScorer("hushrec", model, adapter, prior, start)
-    return best_choices(scorer, validated_grid(start), split, config.run.seed)[1]
+    return best_choices(scorer, choices_grid(start, split), split, config.run.seed)[1]
 
 
 def _profile_vectors(model: Model, config: RunConfig, split: Split) -> dict[int, NDArray[np.float32]]:
@@ -133,7 +161,7 @@ def _profile_vectors(model: Model, config: RunConfig, split: Split) -> dict[int,
     dataset = open_dataset(config.data)
     users = sorted({c.user for g in ("validation", "cold_users/0") for c in split.cases.get(g, ())})
     users = [user for user in users if dataset.profiles[user]]
-    if not users or config.data.protocol != "joint":
+    if not users or not has_panel(split):
         return {}
     encoded = model.encode_texts([dataset.profiles[user] for user in users]).numpy()
     return dict(zip(users, encoded, strict=True))
@@ -169,7 +197,7 @@ def privacy_section(config: RunConfig) -> dict[str, Any]:
     spent = {client: ledger.events(client) for client in ledger.clients()}
     worst = max(spent.values(), key=claim.epsilon, default=())
     return {
-        "mechanism": "gaussian",
+        "mechanism": privacy.mechanism,
         **{key: value for key, value in report(worst, claim).items() if key != "mechanism"},
         "noise_added_by": claim.mechanism,
         "clients_charged": len(spent),

@@ -25,21 +25,24 @@ from safetensors.numpy import load_file, save
 
 from hushrec.client.app import app as client_app
 from hushrec.client.cohort import answer_query, answer_train
-from hushrec.client.store import LEDGER, close_ledgers, count_clients, count_units, open_ledger
+from hushrec.client.store import count_clients, count_units
 from hushrec.common.budget import is_private, with_noise
 from hushrec.common.bundle import Bundle, write_bundle
 from hushrec.common.config import RunConfig, read_experiment
 from hushrec.common.errors import BundleError, ConfigError, PrivacyError
 from hushrec.common.ledger import Ledger
 from hushrec.common.protocol import Arrays
+from hushrec.common.run_ledger import LEDGER, close_ledgers, open_ledger
 from hushrec.common.workspace import encode_catalog, open_dataset, shared_model, torch_dtype
 from hushrec.server.app import app as server_app
 from hushrec.server.checkpoint import Checkpoint, read_checkpoint, write_atomically
 from hushrec.server.rounds import evaluated_adapter
 from hushrec.simulations.grid import QUERY, TRAIN, CohortHandler, InProcessGrid
+from hushrec.simulations.ray_engine import train_on_ray
 from hushrec.simulations.report import write_report
 from hushrec.simulations.results import evaluate_run
 
+IN_PROCESS, RAY = "in-process", "ray"  # engines
 EXPERIMENT, RESULTS, START, LOCK = "experiment.toml", "results.json", "start.safetensors", "run.lock"
 
 
@@ -93,11 +96,12 @@ def open_run(folder: Path) -> RunConfig:
     return config.replace(run__directory=str(folder.resolve()))
 
 
-def execute(config: RunConfig, watcher: Watcher | None = None) -> dict[str, Any]:
+def execute(config: RunConfig, watcher: Watcher | None = None, engine: str = IN_PROCESS) -> dict[str, Any]:
     """Train (or go on training), evaluate and write everything down.
 
     Args:
         config: of `new_run` or `open_run`.
+        engine: what delivers the messages, IN_PROCESS or RAY; a run may change it when it is resumed.
     Returns:
         The content of results.json.
     Raises:
@@ -116,9 +120,10 @@ def execute(config: RunConfig, watcher: Watcher | None = None) -> dict[str, Any]
             write_atomically(folder / START, save(model.untrained))
         untrained: Arrays = load_file(folder / START)
         watcher.step("training")
-        checkpoint = _train(config)
+        checkpoint = _train(config, engine)
         adapter = evaluated_adapter(config, checkpoint)
         results, choices = evaluate_run(config, untrained, adapter, checkpoint, watcher.step)
+        results["cost"]["engine"] = engine
         watcher.step("writing the bundle and the report")
         bundle = Bundle(
             model_config=config.model,
@@ -171,15 +176,29 @@ def _refuse_older_ledger(ledger: Ledger, checkpoint: Checkpoint, folder: Path) -
     """A ledger from before the checkpoint (a restored copy, say) would give rounds away free of charge."""
     charged = [event for client in ledger.clients() for event in ledger.events(client)]
     steps = sum(event.steps for event in charged if event.kind == "training")
-    releases = sum(event.steps for event in charged if event.kind == "popularity")
-    if steps < checkpoint.facts["client_steps"] or releases < checkpoint.facts["contributors"]:
+    releases = sum(event.steps for event in charged if event.kind in ("popularity", "statistics"))
+    released, contributed = checkpoint.facts["client_steps"], checkpoint.facts["contributors"]
+    if ledger.header.mechanism == "server":  # which pays once for all of them
+        released, contributed = checkpoint.server_round, min(1, contributed)
+    if steps < released or releases < contributed:
         raise PrivacyError(
-            f"{folder / LEDGER} is older than the run's checkpoint: {checkpoint.facts['client_steps']} client steps "
-            f"were released, {steps} are charged. Put the right one back, or begin a new run"
+            f"{folder / LEDGER} is older than the run's checkpoint: {released} steps were released, {steps} are "
+            "charged. Put the right one back, or begin a new run"
         )
 
 
-def _train(config: RunConfig) -> Checkpoint:
+def _train(config: RunConfig, engine: str) -> Checkpoint:
+    if engine == RAY:
+        train_on_ray(config)
+    else:
+        _train_in_process(config)
+    checkpoint = read_checkpoint(Path(config.run.directory))
+    if checkpoint is None:
+        raise BundleError(f"the server left no checkpoint in {config.run.directory}")
+    return checkpoint
+
+
+def _train_in_process(config: RunConfig) -> None:
     flat = config.to_flat()
     cohorts: dict[str, CohortHandler] = {TRAIN: answer_train, QUERY: answer_query}
     if config.federation.execution == "one-by-one":
@@ -187,10 +206,6 @@ def _train(config: RunConfig) -> Checkpoint:
     grid = InProcessGrid(client_app, count_clients(config), flat, cohorts)
     context = Context(run_id=1, node_id=1, node_config={}, state=RecordDict(), run_config=flat)
     server_app(grid=grid, context=context)
-    checkpoint = read_checkpoint(Path(config.run.directory))
-    if checkpoint is None:
-        raise BundleError(f"the server left no checkpoint in {config.run.directory}")
-    return checkpoint
 
 
 def read_results(folder: Path) -> dict[str, Any] | None:

@@ -44,15 +44,18 @@ class Column:
         path: where it is in a system's entry of results.json, joined by "/".
         label: for a page or a README.
         short: for a terminal, broken into lines of at most six characters.
-        narrow: whether it has a place in a table of 80 characters.
+        narrow: whether it has a place in a table of 80 characters, where not all columns fit.
+        protocol: the only one whose tables show it; "" = all.
     """
 
     path: str
     label: str
     short: str
     narrow: bool = True
+    protocol: str = ""
 
 
+MOST_COLUMNS = 10  # of a table of 80 characters
 COLUMNS = (
     Column("warm/HR@10", "HR@10", "warm\nHR\n@10"),
     Column("warm/NDCG@10", "NDCG@10", "warm\nNDCG\n@10"),
@@ -61,9 +64,14 @@ COLUMNS = (
     Column("tail/NDCG@10", "tail NDCG@10", "tail\nNDCG\n@10"),
     Column("cold_items/NDCG@20", "cold items NDCG@20", "cold\nitems\nN@20"),
     Column("cold_items/Recall@20", "cold items Recall@20", "cold\nitems\nR@20", narrow=False),
+    Column("cold_items/NDCG@20_all", "cold among all items NDCG@20", "among\nall\nN@20", protocol="p2"),
+    Column("cold_items/Recall@20_all", "cold among all items Recall@20", "among\nall\nR@20", protocol="p2"),
     Column("cold_users/0/NDCG@20", "cold users h=0 NDCG@20", "users\nh=0\nN@20"),
     Column("cold_users/1/NDCG@20", "cold users h=1 NDCG@20", "users\nh=1\nN@20"),
     Column("cold_users/5/NDCG@20", "cold users h=5 NDCG@20", "users\nh=5\nN@20"),
+    Column("cold_users/0/Recall@20", "cold users h=0 Recall@20", "users\nh=0\nR@20", protocol="p3"),
+    Column("cold_users/1/Recall@20", "cold users h=1 Recall@20", "users\nh=1\nR@20", protocol="p3"),
+    Column("cold_users/5/Recall@20", "cold users h=5 Recall@20", "users\nh=5\nR@20", protocol="p3"),
     Column("coverage@10", "coverage@10", "cover-\nage\n@10"),
 )
 LABELS = {c.path: f"warm {c.label}" if c.path.startswith("warm/") else c.label for c in COLUMNS}
@@ -78,9 +86,10 @@ def figure(system: Mapping[str, Any], path: str) -> dict[str, float] | None:
 
 
 def present_columns(results: Results) -> list[Column]:
-    """The columns for which any system has a figure."""
-    systems = results["systems"].values()
-    return [column for column in COLUMNS if any(figure(system, column.path) for system in systems)]
+    """The columns of the protocol for which any system has a figure."""
+    systems, protocol = results["systems"].values(), results["protocol"]
+    columns = [column for column in COLUMNS if column.protocol in ("", protocol)]
+    return [column for column in columns if any(figure(system, column.path) for system in systems)]
 
 
 def best_systems(results: Results, path: str) -> set[str]:
@@ -100,7 +109,7 @@ def half_interval(found: Mapping[str, float]) -> float:
 
 
 def results_table(results: Results) -> Table:
-    """One row per system, mean above ± half the interval; 80 characters wide for the joint protocol."""
+    """One row per system, mean above ± half the interval; at most 80 characters wide."""
     data = results["dataset"]
     table = Table(
         title=f"{results['experiment']}: {data['name']}, protocol {results['protocol']}, seed {results['seed']}\n"
@@ -111,12 +120,10 @@ def results_table(results: Results) -> Table:
         title_justify="left",
         caption_justify="left",
     )
-    columns = [column for column in present_columns(results) if column.narrow]
-    table.caption = (
-        "Mean, ± half of the 95 % interval. Bold: best but random.\n99neg: ranked among 99 sampled negatives."
-    )
-    if any(column.path.startswith("cold") for column in columns):
-        table.caption += " N@20: NDCG@20.\nusers h=: new users, of whom h items are known."
+    columns = present_columns(results)
+    if len(columns) > MOST_COLUMNS:
+        columns = [column for column in columns if column.narrow]
+    table.caption = "Mean, ± half of the 95 % interval. Bold: best but random." + _legend(columns)
     best = {column.path: best_systems(results, column.path) for column in columns}
     table.add_column("system", no_wrap=True)
     for column in columns:
@@ -125,6 +132,20 @@ def results_table(results: Results) -> Table:
         cells = [_cell(figure(system, column.path), name in best[column.path]) for column in columns]
         table.add_row(Text(name), *cells, style=ROW_STYLES.get(name, ""))
     return table
+
+
+def _legend(columns: Sequence[Column]) -> str:
+    """What the short heads mean, as far as they are shown."""
+    paths = [column.path for column in columns]
+    parts = [
+        ("99neg: ranked among 99 sampled negatives.", "warm/sampled99_HR@10" in paths),
+        ("N@20: NDCG@20.", any(path.endswith("/NDCG@20") for path in paths)),
+        ("R@20: Recall@20.", any("/Recall@20" in path for path in paths)),
+    ]
+    lines = [" ".join(text for text, shown in parts if shown)]
+    if any(path.startswith("cold_users") for path in paths):
+        lines.append("users h=: new users, of whom h items are known.")
+    return "".join(f"\n{line}" for line in lines if line)
 
 
 def _cell(found: Mapping[str, float] | None, is_best: bool) -> Text:

@@ -107,6 +107,7 @@ main()
 """
 _HOOK = """
 import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job would ignore it
 module, _, names = {where!r}.partition(":")
 *owners, name = names.split(".")
 owner = importlib.import_module(module)

@@ -11,11 +11,12 @@ import pytest
 from flwr.app import ArrayRecord, Context, Message, MessageType, MetricRecord, RecordDict
 
 from hushrec.client.app import app as client_app
-from hushrec.client.store import close_ledgers, count_clients
+from hushrec.client.store import count_clients
 from hushrec.common.budget import enforced_claim
 from hushrec.common.config import RunConfig
 from hushrec.common.ledger import read_ledger
 from hushrec.common.protocol import reply_sha256
+from hushrec.common.run_ledger import close_ledgers
 from hushrec.common.workspace import open_dataset, open_split, shared_model
 from hushrec.server.app import app as server_app
 from hushrec.server.checkpoint import read_checkpoint

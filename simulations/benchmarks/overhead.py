@@ -1,74 +1,113 @@
-"""What the in-process grid costs per trivial client-round, and whether that stays flat as the federation grows.
+"""What a trivial client-round costs in the in-process grid, whether that stays flat, and what it costs on Ray.
 
-    python simulations/benchmarks/overhead.py [--json]
+    python simulations/benchmarks/overhead.py [--clients 1000 10000 100000] [--ray-clients 100] [--json]
 
 Each client gets the adapter of the quickstart (as float16), reads it and sends an update of the same size back through
-the real protocol checks and the real aggregation; it computes nothing. Target: <= 1 ms, flat from 1,000 to 10,000.
+the real protocol checks and the real aggregation; it computes nothing. The same client, messages and aggregation run
+on Flower's Ray engine where Ray is installed (fewer of them, since it is slow; `--ray-clients 0` leaves it out), with
+the two engines taking turns; `ratio_ray_to_in_process` compares them at that number of clients. Medians of the repeats.
+Target: at most 1 ms, flat from 1,000 to 100,000.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import statistics
 import time
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
-from flwr.app import ArrayRecord, ConfigRecord, Context, Message
-from flwr.clientapp import ClientApp
+from flwr.app import ArrayRecord, ConfigRecord
+from flwr.serverapp import Grid
+from ray_engine import has_ray, play_on_ray
+from trivial_client import ITEMS, SHAPES, app
 
 from hushrec.common.config import ServerConfig
-from hushrec.common.protocol import Update, pack, read_train, reply
+from hushrec.common.protocol import pack
 from hushrec.server.optimizer import ServerOptimizer
 from hushrec.server.strategy import AdapterStrategy
 from hushrec.simulations.grid import InProcessGrid
 
-SHAPES = {"core": (64, 64), "offset": (64,), **{f"layer.{number}": (8, 8) for number in range(5)}}
-ITEMS = 1682
 
-app = ClientApp()
+def seconds_of_round(grid: Grid, clients: int) -> float:
+    """One round over all `clients` clients of `grid`.
 
-
-@app.train()
-def train(message: Message, context: Context) -> Message:
-    """Read the request, send zeros."""
-    request = read_train(message, SHAPES, ITEMS)
-    zeros = {name: np.zeros_like(value) for name, value in request.adapter.items()}
-    return reply(message, Update(zeros, 1), "float16")
-
-
-def milliseconds_per_client(clients: int, rounds: int = 2) -> float:
-    """Best of `rounds` full rounds over `clients` clients."""
-    grid = InProcessGrid(app, clients, {"round": 0})
-    optimizer = ServerOptimizer(ServerConfig(optimizer="fedavg"), rounds)
+    Raises:
+        SystemExit: a client did not answer.
+    """
+    optimizer = ServerOptimizer(ServerConfig(optimizer="fedavg"), 1)
     prior = np.zeros(ITEMS, dtype=np.float32)
     strategy = AdapterStrategy(SHAPES, optimizer, prior, clients_per_round=0, wire="float16", seed=0)
     arrays: ArrayRecord = pack({name: np.zeros(shape, dtype=np.float32) for name, shape in SHAPES.items()}, "float32")
-    best = float("inf")
-    for server_round in range(1, rounds + 1):
-        start = time.perf_counter()
-        messages = strategy.configure_train(server_round, arrays, ConfigRecord(), grid)
-        strategy.aggregate_train(server_round, grid.send_and_receive(messages))
-        best = min(best, time.perf_counter() - start)
-        assert strategy.traffic.answered == clients
-    return best / clients * 1000
+    start = time.perf_counter()
+    messages = strategy.configure_train(1, arrays, ConfigRecord(), grid)
+    strategy.aggregate_train(1, grid.send_and_receive(messages))
+    seconds = time.perf_counter() - start
+    if strategy.traffic.answered != clients:
+        raise SystemExit(f"only {strategy.traffic.answered} of {clients} clients answered: {strategy.traffic}")
+    return seconds
+
+
+def in_process(sizes: Sequence[int], repeats: int) -> dict[str, float]:
+    """Clients -> milliseconds per client-round; the sizes take turns, so that a slow minute hits all of them."""
+    grids = {clients: InProcessGrid(app, clients, {"round": 0}) for clients in sizes}
+    times: dict[int, list[float]] = {clients: [] for clients in sizes}
+    for _ in range(repeats):
+        for clients, grid in grids.items():
+            times[clients].append(seconds_of_round(grid, clients))
+    return {str(clients): round(statistics.median(of) / clients * 1000, 4) for clients, of in times.items()}
+
+
+def beside_ray(clients: int, repeats: int) -> dict[str, float]:
+    """Milliseconds per client-round of both engines, in turns, after a round that starts Ray's workers."""
+    here = InProcessGrid(app, clients, {"round": 0})
+    times: dict[str, list[float]] = {"ray": [], "in_process": []}
+
+    def play(grid: Grid) -> None:
+        seconds_of_round(grid, clients)
+        for _ in range(repeats):
+            times["ray"].append(seconds_of_round(grid, clients))
+            times["in_process"].append(seconds_of_round(here, clients))
+
+    play_on_ray(app, clients, play)
+    return {name: round(statistics.median(of) / clients * 1000, 4) for name, of in times.items()}
+
+
+def measure(sizes: Sequence[int], ray_clients: int, repeats: int) -> dict[str, Any]:
+    """Everything that is printed."""
+    measured = in_process(sizes, repeats)
+    result: dict[str, Any] = {
+        "milliseconds_per_client_round": measured,
+        "ratio_largest_to_smallest": round(measured[str(max(sizes))] / measured[str(min(sizes))], 3),
+    }
+    if ray_clients:
+        both = beside_ray(ray_clients, repeats)
+        result |= {"ray_clients": ray_clients, "milliseconds_beside_ray": both}
+        result["ratio_ray_to_in_process"] = round(both["ray"] / both["in_process"], 1)
+    return result
 
 
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--clients", type=int, nargs="+", default=[1_000, 10_000, 100_000])
+    parser.add_argument("--ray-clients", type=int, default=100 if has_ray() else 0)
+    parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--json", action="store_true")
-    as_json = parser.parse_args().json
-    measured = {str(clients): round(milliseconds_per_client(clients), 4) for clients in (1_000, 3_000, 10_000)}
-    result = {
-        "milliseconds_per_client_round": measured,
-        "ratio_10000_to_1000": round(measured["10000"] / measured["1000"], 3),
-    }
-    if as_json:
+    options = parser.parse_args()
+    result = measure(options.clients, options.ray_clients, options.repeats)
+    if options.json:
         print(json.dumps(result))
         return
-    for clients, value in measured.items():
-        print(f"{int(clients):>6,} clients: {value:.3f} ms per client-round")
-    print(f"10,000 against 1,000 clients: {result['ratio_10000_to_1000']} times")
+    for clients, value in result["milliseconds_per_client_round"].items():
+        print(f"{int(clients):>7,} clients in process: {value:.3f} ms per client-round")
+    print(f"{max(options.clients):,} against {min(options.clients):,}: {result['ratio_largest_to_smallest']} times")
+    if options.ray_clients:
+        both = result["milliseconds_beside_ray"]
+        print(f"{options.ray_clients:>7,} clients on Ray: {both['ray']:.2f} ms, in process {both['in_process']:.3f} ms")
+        print(f"Ray against in process: {result['ratio_ray_to_in_process']} times")
 
 
 if __name__ == "__main__":

@@ -17,13 +17,13 @@ import time
 from dataclasses import dataclass
 
 import numpy as np
+from workload import films
 
 from hushrec.client.rows import Row
 from hushrec.client.training import train_cohort
-from hushrec.common.catalog import Catalog
-from hushrec.common.config import RunConfig
+from hushrec.common.config import ModelConfig, RunConfig
 from hushrec.common.protocol import TrainRequest
-from hushrec.common.workspace import Model, build_model, open_dataset
+from hushrec.common.workspace import Model, build_model
 
 ITEMS = 1682
 
@@ -35,11 +35,9 @@ class _Device:
     ledger: None = None
 
 
-def public_catalog() -> Catalog:
-    """The first 1,682 films of the packaged MovieLens, whose texts are as long as MovieLens-100K's."""
-    films = open_dataset(RunConfig().data).catalog
-    cut = slice(0, ITEMS)
-    return Catalog(films.item_ids[cut], films.texts[cut], films.titles[cut], films.years[cut], films.genres[cut])
+def measured_model(config: ModelConfig) -> Model:
+    """The model on the first 1,682 films of the packaged MovieLens, whose texts are as long as MovieLens-100K's."""
+    return build_model(config, films(ITEMS))
 
 
 def seconds_per_round(model: Model, config: RunConfig, devices: int, repeats: int = 3) -> list[float]:
@@ -68,8 +66,8 @@ def main() -> None:
         {"train.negatives": 32, "train.shared-negatives": False, "privacy.noise-multiplier": 1.0}
     )
     open_ = RunConfig.from_flat({"train.negatives": 400, "privacy.mechanism": "none"})
-    model = build_model(private.model, public_catalog())
-    result = {
+    model = measured_model(private.model)
+    result: dict[str, float | int | str] = {
         name: round(statistics.median(seconds_per_round(model, config, options.rows)), 3)
         for name, config in (("private_seconds", private), ("open_seconds", open_))
     }

@@ -18,13 +18,22 @@ from hushrec.client import cohort, private
 from hushrec.client.app import app
 from hushrec.client.cohort import answer_query, answer_train
 from hushrec.client.rows import Row
-from hushrec.client.store import close_ledgers, count_clients, open_ledger
+from hushrec.client.store import count_clients
 from hushrec.common.budget import training_event
 from hushrec.common.config import RunConfig
 from hushrec.common.datasets import load_dataset
 from hushrec.common.errors import ProtocolError
 from hushrec.common.ledger import Ledger, read_ledger
-from hushrec.common.protocol import ALLOWED, TrainRequest, Update, read_update, reply_sha256, train_content
+from hushrec.common.protocol import (
+    ALLOWED,
+    TrainRequest,
+    Update,
+    query_content,
+    read_update,
+    reply_sha256,
+    train_content,
+)
+from hushrec.common.run_ledger import close_ledgers, open_ledger
 from hushrec.common.workspace import Model, shared_model
 
 SECRET = "Alice watched Titanic"
@@ -86,8 +95,10 @@ def ask(
     content: RecordDict | None = None,
     server_round: int = 1,
 ) -> list[Message]:
-    shared = content_of(config, server_round) if content is None else content
-    kind = MessageType.TRAIN if answer is answer_train else MessageType.QUERY
+    training = answer is answer_train
+    asked = content_of(config, server_round) if training else query_content("popularity")
+    shared = asked if content is None else content
+    kind = MessageType.TRAIN if training else MessageType.QUERY
     messages = [Message(shared, dst_node_id=n + 1, message_type=kind) for n in clients]
     contexts = [Context(1, n + 1, {"partition-id": n}, RecordDict(), config.to_flat()) for n in clients]
     return answer(messages, contexts)

@@ -17,12 +17,10 @@ from hushrec.client.private import (
     NoisedSum,
     flat_rows,
     per_row_gradients,
-    poisson_choice,
-    secret_gaussian,
-    secret_uniform,
 )
 from hushrec.common.errors import PrivacyError
 from hushrec.common.recommender import Recommender
+from hushrec.common.secret_noise import poisson_choice, secret_gaussian, secret_uniform
 
 C = 0.5
 

@@ -9,9 +9,10 @@ import pytest
 
 from hushrec.client import store as store_module
 from hushrec.client.rows import SPAN_SECONDS
-from hushrec.client.store import close_ledgers, count_clients, count_units, open_ledger, open_simulated
+from hushrec.client.store import count_clients, count_units, open_simulated
 from hushrec.common.config import RunConfig
 from hushrec.common.errors import ConfigError, PrivacyError
+from hushrec.common.run_ledger import close_ledgers, open_ledger
 from hushrec.common.workspace import open_dataset, open_split
 
 

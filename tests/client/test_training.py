@@ -196,7 +196,7 @@ def test_the_gradient_of_each_record_is_that_of_the_record_alone(
         assert expected.norm() > 1e-3
 
 
-@pytest.mark.parametrize("tokens", [1, 800, 10**9])
+@pytest.mark.parametrize("tokens", [1, 400, 10**9])
 def test_the_size_of_the_pieces_changes_no_gradient(
     setup: Callable[..., Setup], tokens: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hushrec.common.adapters import ROLES
-from hushrec.common.config import _RANGES, RunConfig, Scalar, _fields, parse_override, read_experiment
+from hushrec.common.config import RunConfig, Scalar, _fields, parse_override, read_experiment
+from hushrec.common.config_checks import _RANGES
 from hushrec.common.errors import ConfigError
 
 DEFAULTS = RunConfig().to_flat()
@@ -37,7 +38,8 @@ def a_value(key: str, wanted: Any) -> st.SearchStrategy[Scalar]:
 
 VALID = st.fixed_dictionaries({}, optional={key: a_value(key, wanted) for key, wanted in _fields().items()})
 # Combinations that contradict each other are tested one by one below.
-FREE = VALID.map(lambda flat: {**flat, "privacy.mechanism": "none", "model.train-heads": True})
+ALONE: dict[str, Scalar] = {"privacy.mechanism": "none", "model.train-heads": True, "model.core-init": "identity"}
+FREE = VALID.map(lambda flat: {**flat, **ALONE})
 
 
 @given(flat=FREE)

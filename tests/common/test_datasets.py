@@ -26,7 +26,8 @@ def test_option_that_does_not_fit_is_an_error(options: dict[str, str], message: 
 
 
 def test_names_are_those_of_the_contract() -> None:
-    assert list(DATASETS) == ["synthetic", "movielens-small", "movielens-100k", "movielens-1m", "recbole", "csv"]
+    films = ["movielens-small", "movielens-100k", "movielens-1m", "movielens-1m-implicit"]
+    assert list(DATASETS) == ["synthetic", *films, "recbole", "csv"]
 
 
 def test_description_gives_counts_times_ties_tail_and_drops() -> None:

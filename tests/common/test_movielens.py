@@ -84,7 +84,7 @@ def test_original_1m_files_are_read(tmp_path: Path) -> None:
     assert max(len(history) for history in dataset.histories) == 2
 
 
-@pytest.mark.parametrize(("name", "folder"), [("movielens-100k", "ml-100k"), ("movielens-1m", "ml-1m-implicit")])
+@pytest.mark.parametrize(("name", "folder"), [("movielens-100k", "ml-100k"), ("movielens-1m", "ml-1m")])
 def test_folder_is_found_below_the_given_place_and_hushrec_data(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, folder: str
 ) -> None:
@@ -99,6 +99,30 @@ def test_folder_is_found_below_the_given_place_and_hushrec_data(
     assert given.user_keys == found.user_keys
     assert found.catalog.titles[0] == "The Matrix"
     assert not found.has_times
+
+
+def test_1m_without_times_is_read_from_its_folder_with_profiles(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = "ml-1m-implicit"
+    atomic = {
+        f"{name}.inter": "user_id:token\titem_id:token\trating:float\n1\t1\t1\n1\t2\t1\n",
+        f"{name}.item": "item_id:token\ttitle:token_seq\tcategories:token_seq\n"
+        "1\tMatrix, The (1999)\tAction Sci-Fi\n2\tHeat (1995)\tCrime\n",
+        f"{name}.user": "user_id:token\tage:token\tgender:token\toccupation:token\n1\t1\tF\t10\n",
+    }
+    write(tmp_path / "data" / name, atomic)
+    with pytest.raises(DataError, match=r"no folder: expected ml-1m-implicit.inter .*HUSHREC_DATA"):
+        load_dataset("movielens-1m-implicit")
+    monkeypatch.setenv("HUSHREC_DATA", str(tmp_path / "data"))
+    dataset = load_dataset("movielens-1m-implicit")
+    assert dataset.name == "movielens-1m-implicit"
+    assert (dataset.has_times, dataset.time_unit) == (False, "none")
+    assert dataset.catalog.texts == ("The Matrix (1999). Action Sci-Fi", "Heat (1995). Crime")
+    assert dataset.profiles == ("a K-12 student under 18",)
+    assert load_dataset("movielens-1m-implicit", folder=str(tmp_path / "data" / name)).user_keys == dataset.user_keys
+    with pytest.raises(DataError, match=r"expected ml-1m-implicit.inter"):
+        load_dataset("movielens-1m-implicit", folder=str(tmp_path))
 
 
 def test_archive_is_fetched_once_and_then_read_from_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

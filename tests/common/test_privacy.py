@@ -75,21 +75,29 @@ def test_delta_must_be_below_a_tenth_of_one_unit() -> None:
 def test_each_claim_names_its_unit_relation_and_rows() -> None:
     found = {
         (mechanism, unit): claim_for(mechanism, unit, delta=DELTA, target_epsilon=8.0, max_records=4)
-        for mechanism, unit in [("device", "record"), ("device", "interaction"), ("device", "user"), ("silo", "user")]
+        for mechanism, unit in [
+            ("device", "record"),
+            ("device", "interaction"),
+            ("device", "user"),
+            ("silo", "user"),
+            ("server", "user"),
+        ]
     }
     assert [(c.name, c.relation, c.rows, c.max_records) for c in found.values()] == [
         ("C1", "add_remove", 1, 4),
         ("C1'", "replace_one", 1, 4),
         ("C1 (user)", "add_remove", 4, 4),
         ("C2", "add_remove", 1, 1),
+        ("C3", "add_remove", 1, 1),
     ]
+    assert "NOT the server" in found["server", "user"].trust
     assert "not the silo itself" in found["silo", "user"].trust
 
 
 @pytest.mark.parametrize(
     ("mechanism", "unit", "change"),
     [
-        ("server", "user", {}),
+        ("server", "record", {}),
         ("silo", "record", {}),
         ("device", "record", {"delta": 0.0}),
         ("device", "record", {"target_epsilon": 0.0}),

@@ -37,7 +37,7 @@ def dataset_of(rows: list[Row]) -> Dataset:
 def content(split: Split) -> list[object]:
     """All of a split as plain values."""
     cases = {
-        group: [(case.user, case.history.items.tolist(), case.targets.tolist()) for case in found]
+        group: [(c.user, c.history.items.tolist(), c.targets.tolist(), c.excluded.tolist()) for c in found]
         for group, found in split.cases.items()
     }
     candidates = {group: mask.tolist() for group, mask in split.candidates.items()}
@@ -60,10 +60,10 @@ def test_no_target_is_in_the_training_history_of_its_user(rows: list[Row], seed:
 
 
 @quick
-@given(rows=rows_strategy, seed=seeds)
-def test_cold_items_are_in_no_history_that_anybody_sees(rows: list[Row], seed: int) -> None:
-    split = build_split(dataset_of(rows), "joint", seed)
-    assert int((~split.warm_items).sum()) == round(0.1 * N_ITEMS)
+@given(rows=rows_strategy, seed=seeds, protocol=st.sampled_from(["joint", "p2"]))
+def test_cold_items_are_in_no_history_that_anybody_sees(rows: list[Row], seed: int, protocol: str) -> None:
+    split = build_split(dataset_of(rows), protocol, seed)
+    assert int((~split.warm_items).sum()) == round({"joint": 0.1, "p2": 0.2}[protocol] * N_ITEMS)
     for history in (*split.train, *(case.history for found in split.cases.values() for case in found)):
         assert split.warm_items[history.items].all()
     for case in split.cases["cold_items"]:
@@ -71,17 +71,18 @@ def test_cold_items_are_in_no_history_that_anybody_sees(rows: list[Row], seed: i
 
 
 @quick
-@given(rows=rows_strategy, seed=seeds)
-def test_panel_users_never_train(rows: list[Row], seed: int) -> None:
+@given(rows=rows_strategy, seed=seeds, protocol=st.sampled_from(["joint", "p3"]))
+def test_panel_users_never_train(rows: list[Row], seed: int, protocol: str) -> None:
     dataset = dataset_of(rows)
-    split = build_split(dataset, "joint", seed)
+    split = build_split(dataset, protocol, seed)
     training = set(split.users.tolist())
     validation = {case.user for case in split.cases["validation"]}
     test = {case.user for h in COLD_USER_HISTORIES for case in split.cases[f"cold_users/{h}"]}
     assert not training & (validation | test)
     assert not validation & test
     assert len(dataset) - len(training) >= round(0.2 * len(dataset))
-    assert {case.user for case in (*split.cases["warm"], *split.cases["cold_items"])} <= training
+    others = [case for group in ("warm", "cold_items") for case in split.cases.get(group, ())]
+    assert {case.user for case in others} <= training
 
 
 @quick
@@ -89,12 +90,12 @@ def test_panel_users_never_train(rows: list[Row], seed: int) -> None:
 def test_histories_precede_their_targets(rows: list[Row], seed: int, protocol: str) -> None:
     dataset = dataset_of(rows)
     split = build_split(dataset, protocol, seed)
-    for group, found in split.cases.items():
+    for found in split.cases.values():
         for case in found:
             order = dataset.histories[case.user].items.tolist()
             seen, asked = ([order.index(i) for i in items.tolist()] for items in (case.history.items, case.targets))
             assert seen == sorted(seen)
-            if group != "cold_items" and seen:
+            if split.warm_items[case.targets].all() and seen:
                 assert max(seen) < min(asked)
 
 
@@ -144,6 +145,58 @@ def test_p1_leaves_out_the_last_two(rows: list[Row]) -> None:
     assert split.left_out == ({"fewer than 3 interactions: trains, no case": short} if short else {})
 
 
+@quick
+@given(rows=rows_strategy, seed=seeds)
+def test_p2_trains_on_all_warm_items_and_asks_for_all_cold_ones_in_two_halves(rows: list[Row], seed: int) -> None:
+    dataset = dataset_of(rows)
+    split = build_split(dataset, "p2", seed)
+    known = split.candidates["validation"]
+    tested = split.candidates["cold_items"] & ~known
+    assert (split.candidates["cold_items"] == ~split.warm_items).all()
+    assert [int(known.sum()), int(tested.sum())] == [1, 1]
+    train = {user: history.items.tolist() for user, history in zip(split.users.tolist(), split.train, strict=True)}
+    cases = {group: {case.user: case for case in found} for group, found in split.cases.items()}
+    for user, history in enumerate(dataset.histories):
+        warm, asked, hidden = (
+            [i for i in history.items.tolist() if mask[i]] for mask in (split.warm_items, tested, known)
+        )
+        assert train.get(user, []) == warm
+        for group, targets, excluded in (("cold_items", asked, hidden), ("validation", hidden, [])):
+            case = cases[group].get(user)
+            assert (case is not None) == bool(warm and targets)
+            if case is not None:
+                assert case.history.items.tolist() == warm
+                assert case.targets.tolist() == targets
+                assert case.excluded.tolist() == excluded
+
+
+@quick
+@given(rows=rows_strategy, seed=seeds)
+def test_p3_has_the_panel_of_joint_and_trains_everybody_else_on_everything(rows: list[Row], seed: int) -> None:
+    dataset = dataset_of(rows)
+    split, joint = (build_split(dataset, protocol, seed) for protocol in ("p3", "joint"))
+    assert split.warm_items.all()
+    assert set(joint.users.tolist()) <= set(split.users.tolist())
+    assert len(split.users) == len(dataset) - round(0.2 * len(dataset))
+    for user, history in zip(split.users.tolist(), split.train, strict=True):
+        assert history.items.tolist() == dataset.histories[user].items.tolist()
+    for group in split.cases:
+        assert {case.user for case in joint.cases[group]} <= {case.user for case in split.cases[group]}
+    for h in COLD_USER_HISTORIES:
+        for case in split.cases[f"cold_users/{h}"]:
+            whole = dataset.histories[case.user].items.tolist()
+            assert [*case.history.items.tolist(), *case.targets.tolist()] == whole
+            assert len(case.history) == h
+
+
+def test_without_times_the_last_interaction_is_one_at_random_and_the_same_each_time() -> None:
+    """P1 on such data is leave-one-out at random."""
+    rows = [(user, item, 0) for user in range(12) for item in range(N_ITEMS)]
+    one, two = (build_split(dataset_of(order), "p1", 0) for order in (rows, rows[::-1]))
+    assert content(one) == content(two)
+    assert len({int(case.targets[0]) for case in one.cases["warm"]}) > 4
+
+
 def test_users_with_one_or_two_interactions_are_counted() -> None:
     rows = [(user, item, 0) for user in range(40) for item in range(1 + user % 2)]
     split = build_split(dataset_of(rows), "p1", 0)
@@ -189,5 +242,5 @@ def test_head_is_the_most_popular_fifth() -> None:
 
 
 def test_unknown_protocol_is_an_error() -> None:
-    with pytest.raises(ConfigError, match=r"one of p1, joint, got 'p9'"):
+    with pytest.raises(ConfigError, match=r"one of p1, joint, p2, p3, got 'p9'"):
         build_split(load_dataset("synthetic"), "p9", 0)

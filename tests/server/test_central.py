@@ -51,6 +51,17 @@ def test_a_point_does_not_depend_on_the_adapter_the_model_held_before(parts: tup
     assert point() == first
 
 
+def test_the_curve_of_p2_is_the_figure_among_cold_items(tiny: Callable[..., RunConfig]) -> None:
+    config = tiny(privacy__mechanism="none", data__protocol="p2", model__recency_decay=0.7)
+    model, split = shared_model(config.model, config.data), open_split(config.data)
+    point = curve_point(model, model.untrained, prior(model), split, 0)
+    choices = ScoringChoices(0.7, new_item_decay=0.7, history_length=config.model.history_length)
+    scorer = LMScorer("hushrec", model, model.untrained, prior(model), choices)
+    full = evaluate(scorer, split, open_dataset(config.data), seed=0, groups=["validation"])
+    assert point["validation_NDCG@20"] == pytest.approx(full.per_user["validation/NDCG@20"].mean(), abs=1e-6)
+    assert 0 < point["coverage@10"] <= 1
+
+
 def test_coverage_falls_when_all_users_get_the_same_list(parts: tuple[Model, Split, RunConfig]) -> None:
     model, split, _ = parts
     own = curve_point(model, model.untrained, prior(model), split, 0)["coverage@10"]

@@ -204,6 +204,18 @@ def test_all_controls_fit_a_joint_split_and_say_what_was_chosen() -> None:
     assert set(fitted["ease_recency"].choices) == {"regularisation", "decay"}
 
 
+def test_without_warm_validation_items_the_defaults_stand_and_cold_items_rank_equal() -> None:
+    split = build_split(load_dataset("synthetic"), "p2", 0)
+    steps: list[str] = []
+    fitted = fit_controls(split, seed=0, step=steps.append)
+    assert steps == list(CONTROLS)
+    assert fitted["item_knn"].choices == {"neighbours": 100.0, "shrinkage": 10.0}
+    assert fitted["ease"].choices == {"regularisation": 500.0}
+    assert fitted["ease_recency"].choices == {"regularisation": 500.0, "decay": 0.97}
+    for name in ("popularity", "item_knn", "ease", "ease_recency"):
+        assert np.ptp(fitted[name].score(split.cases["cold_items"])[:, ~split.warm_items]) == 0.0
+
+
 def test_unknown_control_is_an_error() -> None:
     with pytest.raises(ConfigError, match="most_recent"):
         fit_controls(checkerboard(), seed=0, names=["most_recent"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -124,6 +125,74 @@ def test_only_cold_items_compete_among_cold_items(joint: tuple[Dataset, Split]) 
     found = evaluate(Fixed(below_all), split, dataset, seed=0, groups=["cold_items"]).figures["cold_items"]
     assert found["Recall@20"]["mean"] > 0.0
     assert found["Recall@20_all"]["mean"] == 0.0
+
+
+@pytest.fixture(scope="module")
+def strict() -> tuple[Dataset, Split]:
+    dataset = load_dataset("synthetic")
+    return dataset, build_split(dataset, "p2", 0)
+
+
+def test_p2_has_cold_items_alone_among_cold_and_among_all(strict: tuple[Dataset, Split]) -> None:
+    dataset, split = strict
+    random = evaluate(Random(split.n_items, seed=0), split, dataset, seed=0).figures
+    assert set(random) == {"cold_items"}
+    assert set(random["cold_items"]) == {"Recall@20", "NDCG@20", "Recall@20_all", "NDCG@20_all"}
+    perfect = evaluate(Labels(split.n_items), split, dataset, seed=0).figures["cold_items"]
+    assert all(figure["mean"] == pytest.approx(1.0) for figure in perfect.values())
+    validation = evaluate(Labels(split.n_items), split, dataset, seed=0, groups=["validation"]).figures
+    assert validation["validation"]["NDCG@20"]["mean"] == pytest.approx(1.0)
+
+
+def test_p2_ranks_all_cold_items_but_the_users_own_validation_items(strict: tuple[Dataset, Split]) -> None:
+    _, split = strict
+    scorer = Random(split.n_items, seed=0)
+    hidden = 0
+    for ranked in ranking.rank_cases(scorer, split, "cold_items"):
+        expected = set(np.flatnonzero(~split.warm_items).tolist()) - set(ranked.case.excluded.tolist())
+        assert set(ranked.items.tolist()) == expected
+        among_all, _ = ranking.ranked_items(ranked.case, np.ones(split.n_items, dtype=bool))
+        assert set(among_all.tolist()) == expected | set(np.flatnonzero(split.warm_items).tolist()) - set(
+            ranked.case.history.items.tolist()
+        )
+        hidden += len(ranked.case.excluded)
+    assert hidden > 0
+    for ranked in ranking.rank_cases(scorer, split, "validation"):
+        assert ranked.items.tolist() == np.flatnonzero(split.candidates["validation"]).tolist()
+
+
+@pytest.mark.parametrize("protocol", ["p1", "p2", "p3"])
+def test_the_figure_of_choices_is_that_of_the_evaluation(protocol: str) -> None:
+    dataset = load_dataset("synthetic")
+    split = build_split(dataset, protocol, 0)
+    scorer = Random(split.n_items, seed=1)
+    full = evaluate(scorer, split, dataset, seed=0, groups=["validation"])
+    values = full.per_user[f"validation/NDCG@{ranking.validation_top(protocol)}"]
+    assert ranking.validation_ndcg(scorer, split, seed=0) == pytest.approx(values.mean())
+
+
+def test_the_figure_of_choices_breaks_ties_between_many_targets_at_random(strict: tuple[Dataset, Split]) -> None:
+    dataset, split = strict
+    constant = Popularity(np.zeros(split.n_items))
+    split = replace(split, candidates={**split.candidates, "validation": np.ones(split.n_items, dtype=bool)})
+    drawn = [ranking.validation_ndcg(constant, split, seed=seed) for seed in range(30)]
+    expected = [
+        evaluate(Random(split.n_items, seed=seed), split, dataset, seed=seed, groups=["validation"])
+        .per_user["validation/NDCG@20"]
+        .mean()
+        for seed in range(30)
+    ]
+    spread = float(np.std(drawn) + np.std(expected)) / 30**0.5
+    assert np.mean(drawn) == pytest.approx(np.mean(expected), abs=4 * spread)
+
+
+def test_p3_has_cold_users_alone() -> None:
+    dataset = load_dataset("synthetic")
+    split = build_split(dataset, "p3", 0)
+    found = evaluate(Labels(split.n_items), split, dataset, seed=0).figures
+    assert set(found) == {"cold_users"}
+    for h in ("0", "1", "5"):
+        assert found["cold_users"][h]["NDCG@20"]["mean"] == pytest.approx(1.0)
 
 
 def test_negatives_were_never_seen_and_are_the_same_for_every_system() -> None:

@@ -14,9 +14,10 @@ from flwr.app import Message, MessageType
 
 from hushrec.client.app import app as client_app
 from hushrec.client.cohort import answer_query, answer_train
-from hushrec.client.store import close_ledgers, count_clients
+from hushrec.client.store import count_clients
 from hushrec.common.config import RunConfig
 from hushrec.common.errors import BundleError, ConfigError
+from hushrec.common.run_ledger import close_ledgers
 from hushrec.common.workspace import shared_model
 from hushrec.server import rounds
 from hushrec.server.checkpoint import Checkpoint, read_checkpoint

@@ -130,8 +130,8 @@ def test_evaluate_of_a_bundle_alone_needs_a_data_set(run: Path, tmp_path: Path) 
 
 
 def test_evaluate_refuses_an_unknown_protocol(run: Path) -> None:
-    with pytest.raises(ConfigError, match="one of p1, joint"):
-        call("evaluate", run, "--protocol", "p2")
+    with pytest.raises(ConfigError, match=r"one of p1, joint, p2, p3, got 'p9'"):
+        call("evaluate", run, "--protocol", "p9")
 
 
 def test_data_list_names_every_data_set_and_its_needs() -> None:

@@ -8,11 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hushrec.client.store import close_ledgers, count_clients, open_simulated
+from hushrec.client.store import count_clients, open_simulated
 from hushrec.common.budget import enforced_claim
 from hushrec.common.config import RunConfig
 from hushrec.common.ledger import read_ledger
 from hushrec.common.privacy import PrivacyEvent
+from hushrec.common.run_ledger import close_ledgers
 from hushrec.common.workspace import open_dataset, open_split
 from hushrec.simulations.dp_popularity import dp_popularity
 

@@ -11,14 +11,15 @@ import pytest
 from hushrec.common.config import RunConfig
 from hushrec.common.datasets import load_dataset
 from hushrec.common.scorer import LMScorer, ScoringChoices
-from hushrec.common.splits import Split
-from hushrec.common.workspace import Model, open_split, shared_model
+from hushrec.common.splits import Split, build_split
+from hushrec.common.workspace import Model, open_dataset, open_split, shared_model
 from hushrec.server.ranking import validation_ndcg
 from hushrec.simulations.frozen import (
     DIMS,
     POWERS,
     PROFILE_WEIGHTS,
     best_choices,
+    choices_grid,
     cold_start_choices,
     frozen_scorer,
 )
@@ -104,6 +105,33 @@ def test_without_profiles_no_weight_is_chosen_for_them(parts: Parts) -> None:
     model, split = parts
     scorer = LMScorer("hushrec", model, model.untrained, prior(model), ScoringChoices())
     assert cold_start_choices(scorer, split, load_dataset("synthetic", tie_seed=42), 0).choices.profile_weight == 0
-    assert (
-        cold_start_choices(scorer, replace(split, protocol="p1"), load_dataset("synthetic", tie_seed=42), 0) is scorer
-    )  # nobody is cold there
+    dataset = load_dataset("synthetic", tie_seed=42)
+    for protocol in ("p1", "p2"):  # nobody is cold there
+        assert cold_start_choices(scorer, build_split(dataset, protocol, 42), dataset, 0) is scorer
+
+
+def test_in_p2_one_decay_and_one_popularity_weight_are_chosen_on_the_validation_items(
+    tiny: Callable[..., RunConfig],
+) -> None:
+    config = tiny(privacy__mechanism="none", data__protocol="p2")
+    model, split = shared_model(config.model, config.data), open_split(config.data)
+    found = [frozen_scorer(model, model.untrained, prior(model), part, 0) for part in (split, blinded(split))]
+    assert found[0][1] == found[1][1]
+    choices = found[0][0].choices
+    assert choices.recency_decay == choices.new_item_decay
+    assert choices.popularity_weight == choices.short_popularity_weight
+    tried = choices_grid(choices, split)
+    assert choices in tried
+    assert {c.recency_decay for c in tried} == {0.8, 0.9, 0.95, 0.98, 1.0}
+    best = max(validation_ndcg(found[0][0].with_choices(c), split, seed=0) for c in tried)
+    assert validation_ndcg(found[0][0], split, seed=0) == best
+
+
+def test_p3_chooses_for_new_users_and_not_for_new_items(tiny: Callable[..., RunConfig]) -> None:
+    config = tiny(privacy__mechanism="none", data__protocol="p3")
+    model, split = shared_model(config.model, config.data), open_split(config.data)
+    popular = np.arange(len(model.prefix), dtype=np.float32)
+    scorer = LMScorer("hushrec", model, model.untrained, popular, ScoringChoices(new_item_decay=0.5))
+    chosen = cold_start_choices(scorer, split, open_dataset(config.data), 0).choices
+    assert chosen.new_item_decay == 0.5
+    assert chosen.short_popularity_weight != scorer.choices.short_popularity_weight

@@ -32,7 +32,7 @@ def written(console: Console) -> str:
 
 
 def fake_run(monkeypatch: pytest.MonkeyPatch, *lines: dict[str, Any], error: BaseException | None = None) -> None:
-    def execute(config: RunConfig, watcher: Watcher) -> dict[str, Any]:
+    def execute(config: RunConfig, watcher: Watcher, engine: str) -> dict[str, Any]:
         watcher.step("loading the language model and encoding the catalogue")
         watcher.encoding(1, 2)
         watcher.encoding(2, 2)

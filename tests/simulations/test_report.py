@@ -201,6 +201,24 @@ def test_a_protocol_without_cold_cases_gets_no_cold_plots() -> None:
     assert html.count("<svg") == 4
 
 
+def test_p2_is_explained_with_its_own_figures_and_notes() -> None:
+    found = results(protocol="p2", notes=["nothing was <validated>"], paired={})
+    for system in found["systems"].values():
+        cold = {name: {"mean": 0.2, "low": 0.1, "high": 0.3} for name in ("NDCG@20", "Recall@20", "NDCG@20_all")}
+        for group in ("warm", "tail", "cold_users", "deciles", "coverage@10"):
+            del system[group]
+        system["cold_items"] = cold
+    page = Page(report_html(found, [{"round": 0, "epsilon": None, "validation_NDCG@20": 0.1, "coverage@10": 0.5}]))
+    text = " ".join(page.words)
+    assert "strict item cold start" in text
+    assert "nothing was <validated>" in text
+    assert "cold among all items NDCG@20" in text
+    assert "By validation NDCG@20 only" in text
+    assert "validation NDCG@20" in text.replace("By validation NDCG@20", "")
+    for absent in ("99-neg.", "Tail:", "h: how many", "warm"):
+        assert absent not in text
+
+
 def test_the_report_is_written_beside_the_results(tmp_path: Path) -> None:
     (tmp_path / "results.json").write_text(json.dumps(results()), encoding="utf-8")
     (tmp_path / "rounds.jsonl").write_text("".join(json.dumps(line) + "\n" for line in ROUNDS), encoding="utf-8")

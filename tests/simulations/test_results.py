@@ -5,24 +5,32 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from hushrec.common import datasets
 from hushrec.common.config import RunConfig
 from hushrec.common.ledger import read_ledger
+from hushrec.common.synthetic import synthetic_source
+from hushrec.simulations.bundle_evaluation import DataChoice, evaluate_bundle
 from hushrec.simulations.run import execute, new_run
+from hushrec.simulations.table import verdict_lines
 
 CONTROLS = {"random", "popularity", "item_knn", "ease", "ease_recency", "frozen_lm"}
 WARM = {"HR@10", "NDCG@10", "HR@50", "NDCG@50", "sampled99_HR@10", "sampled99_NDCG@10", "AUC"}
 COLD = {"Recall@20", "NDCG@20"}
 LAYOUT = {
-    "": {"experiment", "dataset", "protocol", "seed", "systems", "paired", "choices", "privacy", "cost", "config"},
+    "": {
+        *("experiment", "dataset", "protocol", "seed", "systems", "paired", "choices", "notes"),
+        *("privacy", "cost", "config"),
+    },
     "dataset": {"name", "users", "items", "interactions", "training_users", "clients"},
     "privacy": {"mechanism", "unit", "relation", "epsilon", "delta", "accountant", "trust"},
     "cost": {
-        *("seconds", "seconds_per_round", "client_steps_per_second", "peak_rss_mb", "refused", "machine"),
+        *("seconds", "seconds_per_round", "client_steps_per_second", "peak_rss_mb", "refused", "machine", "engine"),
         *("bytes_up_per_client_round", "bytes_down_per_client_round"),
     },
 }
@@ -41,6 +49,17 @@ def opened(tiny: Callable[..., RunConfig], tmp_path_factory: pytest.TempPathFact
     execute(new_run(config, folder))
     results: dict[str, Any] = json.loads((folder / "results.json").read_text())
     return results
+
+
+@pytest.fixture(scope="module", params=["p2", "p3"])
+def cold_run(
+    request: pytest.FixtureRequest, tiny: Callable[..., RunConfig], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """A short run under a protocol that has cold cases only."""
+    config = tiny(privacy__mechanism="none", federation__rounds=2, data__protocol=request.param)
+    folder = tmp_path_factory.mktemp("cold") / "run"
+    execute(new_run(config, folder))
+    return folder
 
 
 @pytest.fixture(scope="module", params=["private", "opened"])
@@ -111,6 +130,47 @@ def test_every_control_is_in_the_table_and_compared_with_hushrec(
                     assert figure["low"] > 0
                 if figure["verdict"] == "below":
                     assert figure["high"] < 0
+
+
+def test_a_run_under_a_cold_protocol_has_its_figures_its_curve_and_its_report(cold_run: Path) -> None:
+    results: dict[str, Any] = json.loads((cold_run / "results.json").read_text())
+    groups, paths, figure = {
+        "p2": ({"cold_items"}, {"cold_items/NDCG@20", "cold_items/NDCG@20_all"}, "NDCG@20"),
+        "p3": ({"cold_users"}, {f"cold_users/{h}/Recall@20" for h in (0, 1, 5)}, "NDCG@10"),
+    }[results["protocol"]]
+    assert set(results["systems"]) == CONTROLS | {"hushrec"}
+    for system in results["systems"].values():
+        assert set(system) == groups
+    for differences in results["paired"].values():
+        assert set(differences) >= paths
+        assert {path.partition("/")[0] for path in differences} == groups
+    rounds = [json.loads(line) for line in (cold_run / "rounds.jsonl").read_text().splitlines()]
+    assert all(0 < line[f"validation_{figure}"] < 1 for line in rounds)
+    assert f"validation {figure}</text>" in (cold_run / "report.html").read_text()
+    assert [("default settings" in note) for note in results["notes"]] == ([True] if groups == {"cold_items"} else [])
+    again = evaluate_bundle(cold_run, DataChoice())
+    assert again["systems"] == results["systems"]
+    assert again["notes"] == results["notes"]
+
+
+def test_in_p2_text_finds_cold_items_and_counts_do_not(tiny: Callable[..., RunConfig], tmp_path: Path) -> None:
+    config = tiny(privacy__mechanism="none", federation__rounds=1, data__protocol="p2")
+    systems = execute(new_run(config, tmp_path / "run"))["systems"]
+    found = {name: system["cold_items"]["NDCG@20"] for name, system in systems.items()}
+    assert found["frozen_lm"]["low"] > max(found[name]["mean"] for name in ("popularity", "item_knn", "ease"))
+
+
+def test_data_without_times_are_named_as_such(
+    tiny: Callable[..., RunConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    catalog, log, profiles = synthetic_source()
+    timeless = replace(log, times=None)
+    monkeypatch.setattr(datasets, "synthetic_source", lambda: (catalog, timeless, profiles))
+    config = tiny(privacy__mechanism="none", federation__rounds=1, data__protocol="p1", data__seed=977)
+    results = execute(new_run(config, tmp_path / "run"))
+    assert [note.partition(":")[0] for note in results["notes"]] == ["the data have no times"]
+    assert "the data have no times" in (tmp_path / "run" / "report.html").read_text()
+    assert any("the data have no times" in line.replace("\xa0", " ") for line in verdict_lines(results))
 
 
 def test_a_run_without_privacy_says_so_and_claims_no_epsilon(opened: dict[str, Any]) -> None:

@@ -12,11 +12,11 @@ import pytest
 import torch
 from safetensors.numpy import load_file
 
-from hushrec.client.store import open_ledger
 from hushrec.common.bundle import read_bundle
 from hushrec.common.config import RunConfig, read_experiment
 from hushrec.common.errors import BundleError, ConfigError, PrivacyError
 from hushrec.common.ledger import read_ledger
+from hushrec.common.run_ledger import open_ledger
 from hushrec.simulations import run as run_module
 from hushrec.simulations.run import Watcher, execute, new_run, open_run, read_results
 

@@ -96,6 +96,33 @@ def test_columns_a_protocol_does_not_have_are_left_out() -> None:
     assert "cold" not in markdown_table(results("p1"))
 
 
+def test_columns_of_one_protocol_stand_in_its_tables_only() -> None:
+    found = results()
+    for entry in found["systems"].values():
+        entry["cold_items"] |= {"NDCG@20_all": figure(0.1), "Recall@20_all": figure(0.1)}
+        for h in entry["cold_users"].values():
+            h["Recall@20"] = figure(0.1)
+    assert present_columns(found) == present_columns(results())
+    shown = {
+        protocol: [column.path for column in present_columns(found | {"protocol": protocol})]
+        for protocol in ("p2", "p3")
+    }
+    assert {"cold_items/NDCG@20_all", "cold_items/Recall@20_all"} <= set(shown["p2"]) - set(shown["p3"])
+    assert {f"cold_users/{h}/Recall@20" for h in (0, 1, 5)} <= set(shown["p3"]) - set(shown["p2"])
+
+
+def test_a_table_with_room_shows_every_column_and_explains_no_other() -> None:
+    found = results("p2")
+    for name, entry in found["systems"].items():
+        cold = {"NDCG@20": figure(0.2), "Recall@20": figure(0.3), "NDCG@20_all": figure(0.1)}
+        found["systems"][name] = {"cold_items": cold} if entry else {}
+    text = rendered(results_table(found), 80)
+    assert "0.300" in text
+    assert "R@20: Recall@20." in text
+    assert "99neg" not in text
+    assert "users h=" not in text
+
+
 def test_equal_best_systems_are_all_best_and_random_is_none_of_them() -> None:
     assert best_systems(results(), "warm/NDCG@10") == {"ease", "hushrec"}
     lines = markdown_table(results()).splitlines()

@@ -12,7 +12,7 @@ from flwr.clientapp import ClientApp
 
 from hushrec.common.config import RunConfig
 from hushrec.common.protocol import Update, reply
-from hushrec.server.popularity import release_popularity
+from hushrec.server.releases import release_popularity
 from hushrec.simulations.grid import InProcessGrid
 
 ITEMS = 4
