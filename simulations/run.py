@@ -4,6 +4,7 @@
     rounds.jsonl     one line per round            bundle/        what recommends
     results.json     the table                     report.html    the table and plots for people
     checkpoint.safetensors  state after the last finished round; start.safetensors  state before round 1
+    per_user.npz     figures of every case, for paired intervals across runs (simulations only)
     run.lock         held by the one process that works on the run
 
 It prints nothing; whoever shows progress passes a `Watcher` and listens to the "hushrec.rounds" log.

@@ -48,9 +48,11 @@ class Trained(Exception):
 
 def test_a_finished_run_holds_what_the_design_says(smoke_run: Path) -> None:
     names = {path.name for path in smoke_run.iterdir()}
-    assert {"experiment.toml", "rounds.jsonl", "results.json", "ledger.jsonl", "bundle", "report.html"} <= names
+    written = {"experiment.toml", "rounds.jsonl", "results.json", "ledger.jsonl", "bundle", "report.html"}
+    written.add("per_user.npz")
+    assert written <= names
     assert names <= {
-        *("experiment.toml", "rounds.jsonl", "results.json", "ledger.jsonl", "bundle", "report.html"),
+        *written,
         *("checkpoint.safetensors", "start.safetensors", "ledger.jsonl.lock", "run.lock"),
     }
     assert {path.name for path in (smoke_run / "bundle").iterdir()} == {
