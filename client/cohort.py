@@ -25,6 +25,7 @@ from hushrec.common.protocol import Field, TrainRequest, Update, read_query, rea
 from hushrec.common.workspace import Model, shared_model
 
 log = logging.getLogger("hushrec.client")  # stays on the device
+COHORT = 64  # private clients computed together; bounds memory, and more is not faster
 RELEASE_ROUND = 0  # releases stand before round 1 in the ledger
 
 
@@ -156,21 +157,31 @@ def _work(
     if not paid:
         return
     hashes: dict[str, str] = {}
-    for member, update in zip(paid, _each(compute, [_store(member) for member in paid]), strict=True):
-        if isinstance(update, Exception):
-            member.answer = _refused(member.message, update)
-            continue
-        try:
-            # Counts pass 65,504, the largest float16, on large data; they travel once, so 32 bits cost little.
-            answer = reply(member.message, update, config.federation.wire if field == "update" else "float32", field)
-        except ProtocolError as error:
-            member.answer = _refused(member.message, error)
-            continue
-        member.answer = answer
-        record = answer.content[field]
-        assert isinstance(record, ArrayRecord)
-        hashes[_store(member).client] = reply_sha256(record) if event is not None else ""
+    # Each private client has a noised sum of its own in memory until its reply is made; an open cohort has one for all.
+    size = COHORT if is_private(config) else len(paid)
+    for start in range(0, len(paid), size):
+        part = paid[start : start + size]
+        for member, update in zip(part, _each(compute, [_store(member) for member in part]), strict=True):
+            if (digest := _answer(member, update, field, config)) is not None:
+                hashes[_store(member).client] = digest
     receipts.commit(hashes)
+
+
+def _answer(member: _Member, update: Update | Exception, field: Field, config: RunConfig) -> str | None:
+    """Give the member its reply, and return the reply's SHA-256; None where it became a refusal."""
+    if isinstance(update, Exception):
+        member.answer = _refused(member.message, update)
+        return None
+    try:
+        # Counts pass 65,504, the largest float16, on large data; they travel once, so 32 bits cost little.
+        answer = reply(member.message, update, config.federation.wire if field == "update" else "float32", field)
+    except ProtocolError as error:
+        member.answer = _refused(member.message, error)
+        return None
+    member.answer = answer
+    record = answer.content[field]
+    assert isinstance(record, ArrayRecord)
+    return reply_sha256(record)
 
 
 def _each(compute: Callable[[Sequence[Store]], list[Update]], stores: Sequence[Store]) -> list[Update | Exception]:

@@ -141,10 +141,11 @@ def test_nothing_but_the_allowed_fields_leaves_a_client(config: RunConfig) -> No
         assert metrics == {"num-examples": 1, "num-clients": 1}
 
 
-@pytest.mark.parametrize("steps", [1, 3])
+@pytest.mark.parametrize(("steps", "size"), [(1, 64), (3, 64), (1, 2)])
 def test_a_cohort_answers_like_its_clients_one_by_one(
-    config: RunConfig, steps: int, monkeypatch: pytest.MonkeyPatch
+    config: RunConfig, steps: int, size: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(cohort, "COHORT", size)
     monkeypatch.setattr(private, "secret_gaussian", torch.zeros)
     config = config.replace(train__local_steps=steps)
     together = [update_of(config, answer).arrays for answer in ask(config, [0, 1, 2])]
