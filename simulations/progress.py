@@ -13,7 +13,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from hushrec.common.budget import is_private
+from hushrec.common.budget import is_private, noise_on_server
 from hushrec.common.config import RunConfig
 from hushrec.server.checkpoint import read_checkpoint
 from hushrec.simulations.run import IN_PROCESS, Watcher, execute
@@ -54,11 +54,16 @@ def describe_run(config: RunConfig) -> list[str]:
     )
     if not is_private(config):
         return [first, "NO PRIVACY (privacy.mechanism = none): updates leave the clients in the clear; research only"]
-    unit = f"record ({privacy.record_span} slots)" if privacy.unit == "record" else "user of a silo"
+    unit, where = "user of a silo", "added before anything leaves a client"
+    if privacy.unit == "record":
+        unit = f"record ({privacy.record_span} slots)"
+    elif noise_on_server(privacy):
+        unit, where = "user", "added by the server, which is trusted with every update"
+    sigma = privacy.noise_multiplier or privacy.statistics_noise_multiplier
     return [
         first,
         f"privacy: unit = {unit}, epsilon <= {privacy.target_epsilon:g} at delta = {privacy.target_delta:g}, "
-        f"noise multiplier {privacy.noise_multiplier:.3f}, added before anything leaves a client",
+        f"noise multiplier {sigma:.3f}, {where}",
     ]
 
 

@@ -90,8 +90,17 @@ def _section(title: str, content: Iterator[Content]) -> Iterator[Content]:
         yield element("section", element("h2", title), *pieces)
 
 
+_WHAT_WAS_SENT = {
+    "none": "They sent no interaction, but their updates left them in the clear. ",
+    "gaussian": "They sent no interaction: each clipped its updates and noised them before they left it; the server "
+    "averaged them. ",
+    "central": "They sent no interaction, but their updates in the clear, to a server that is trusted with them: it "
+    "clipped each and noised their sum. ",
+}
+
+
 def _head(results: Results) -> Iterator[Content]:
-    data, private = results["dataset"], results["privacy"]["mechanism"] != "none"
+    data = results["dataset"]
     yield element("h1", f"hushrec: {results['experiment']}")
     yield element(
         "p",
@@ -99,14 +108,10 @@ def _head(results: Results) -> Iterator[Content]:
         f"protocol {results['protocol']}, seed {results['seed']}",
         class_="soft",
     )
-    noised = "noised before they left it" if private else "without any noise"
     yield element(
         "p",
-        f"{data.get('clients', data['users']):,} clients trained adapters on one frozen language model without sending "
-        f"an interaction: each sent clipped updates, {noised}, and the server averaged them. "
-        if private
-        else f"{data.get('clients', data['users']):,} clients trained adapters on one frozen language model. "
-        "They sent no interaction, but their updates left them in the clear. ",
+        f"{data.get('clients', data['users']):,} clients trained adapters on one frozen language model. "
+        + _WHAT_WAS_SENT[results["privacy"]["mechanism"]],
         "The page shows what that training gained over recommenders that learn less or see more, for known users and "
         "items, for new ones, and for the long tail. ",
         _PROTOCOLS.get(results["protocol"], ""),
@@ -130,7 +135,7 @@ def _tiles(results: Results) -> Iterator[Content]:
             continue
         if (found := figure(ours, path)) is not None:
             yield _tile(f"{found['mean']:.3f}", f"{LABELS[path]} ±\xa0{half_interval(found):.3f}")
-    if cost := results.get("cost"):
+    if (cost := results.get("cost")) and cost["bytes_up_per_client_round"]:
         sent = bytes_text(cost["bytes_up_per_client_round"])
         yield _tile(sent, "sent by a client per round")
 

@@ -54,6 +54,15 @@ def test_before_the_start_it_says_what_is_promised(tiny: Tiny) -> None:
         "unit = record (hour slots), epsilon <= 8 at delta = 1e-05, noise multiplier 1.500" in describe_run(private)[1]
     )
     assert "unit = user of a silo" in describe_run(silos)[1]
+    central = private.replace(
+        privacy__mechanism="central",
+        privacy__unit="user",
+        federation__clients_per_round=0,
+        privacy__noise_multiplier=2.0,
+    )
+    for config, on_server in ((private, False), (silos, False), (central, True)):
+        assert ("added by the server, which is trusted" in describe_run(config)[1]) == on_server
+        assert ("before anything leaves a client" in describe_run(config)[1]) != on_server
     assert describe_run(tiny(privacy__mechanism="none"))[1].startswith("NO PRIVACY")
 
 

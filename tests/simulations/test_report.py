@@ -161,6 +161,16 @@ def test_a_run_without_privacy_says_so_and_draws_no_budget() -> None:
     assert "Privacy spent" not in text
 
 
+def test_the_page_says_who_sees_the_updates_in_the_clear() -> None:
+    privacy = results()["privacy"]
+    local = Page(report_html(results(), ROUNDS)).text
+    trusted = Page(report_html(results(privacy=privacy | {"mechanism": "central"}), ROUNDS)).text
+    assert "noised them before they left it" in local
+    assert "in the clear" not in local
+    assert "in the clear, to a server that is trusted" in trusted
+    assert "before they left" not in trusted
+
+
 def test_text_from_results_is_escaped(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(plots, "plots_available", lambda: False)
     html = report_html(results(experiment="<script>alert(1)</script>"), ROUNDS)
