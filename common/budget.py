@@ -104,6 +104,11 @@ def with_noise(config: RunConfig, clients: int, units: int) -> RunConfig:
             privacy.target_epsilon, privacy.target_delta, 1.0, 1, other_events=popularity_events(privacy)
         )
         return config.replace(privacy__statistics_noise_multiplier=sigma)
+    if rounds and config.model.core_init == "statistics" and privacy.statistics_noise_multiplier <= 0:
+        raise ConfigError(
+            "set privacy.statistics-noise-multiplier: with training rounds beside it, only the rounds' noise is solved "
+            "from privacy.target-epsilon"
+        )
     if privacy.noise_multiplier > 0 or rounds == 0:
         if privacy.noise_multiplier <= 0:
             raise ConfigError("privacy.noise-multiplier = 0 asks to solve for it, but no round is planned")

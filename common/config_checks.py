@@ -110,16 +110,11 @@ def _check_central(config: RunConfig) -> None:
 
 def _check_statistics(config: RunConfig) -> None:
     """Statistics are of the whitened space and go into a full core."""
-    model, sigma = config.model, config.privacy.statistics_noise_multiplier
+    model = config.model
     if model.core_init == "identity":
         return
     if model.head_core != "full" or model.head_init != "whitening" or not model.head_offset:
         raise ConfigError(
             'model.core-init = "statistics" needs model.head-core = "full", head-offset = true and head-init = '
             '"whitening": the statistics describe that space'
-        )
-    if config.privacy.mechanism != "none" and config.federation.rounds and not sigma:
-        raise ConfigError(
-            "set privacy.statistics-noise-multiplier: with training rounds beside it, only the rounds' noise is solved "
-            "from privacy.target-epsilon"
         )

@@ -72,7 +72,11 @@ def evaluate_bundle(
     dataset, split = open_dataset(config.data), open_split(config.data)
     prior, notes = bundle.log_popularity, []
     if _same(bundle.catalog, dataset.catalog):
-        config = config.replace(privacy__mechanism=bundle.privacy["mechanism"])
+        if (mechanism := bundle.privacy["mechanism"]) == "central":  # which goes with these two settings only
+            config = config.replace(privacy__mechanism="none", federation__clients_per_round=0)
+            config = config.replace(privacy__unit="user", privacy__mechanism=mechanism)
+        else:
+            config = config.replace(privacy__mechanism=mechanism)
         notes += [] if own else [_TRAINED_ON]
     else:
         config = config.replace(privacy__mechanism="none")

@@ -91,7 +91,12 @@ def test_each_client_draws_noise_of_its_own(config: RunConfig) -> None:
 
 def test_a_private_release_without_noise_is_refused(config: RunConfig) -> None:
     with pytest.raises(PrivacyError, match="statistics-noise-multiplier"):
-        sum_of(config.replace(federation__rounds=0, privacy__statistics_noise_multiplier=0.0), Client([1, 2]))
+        sum_of(config.replace(privacy__statistics_noise_multiplier=0.0), Client([1, 2]))
+
+
+def test_rounds_beside_a_release_of_unknown_noise_are_refused_before_anything_is_spent(config: RunConfig) -> None:
+    with pytest.raises(ConfigError, match="statistics-noise-multiplier"):
+        with_noise(config.replace(privacy__statistics_noise_multiplier=0.0), 20, 80)
 
 
 def link(config: RunConfig) -> InProcessGrid:
@@ -191,7 +196,6 @@ def test_a_release_that_is_not_planned_is_refused(config: RunConfig) -> None:
         {"model__head_core": "scale"},
         {"model__head_init": "random"},
         {"model__head_offset": False},
-        {"privacy__statistics_noise_multiplier": 0.0},
     ],
 )
 def test_settings_that_do_not_fit_the_statistics_are_refused(config: RunConfig, changes: dict[str, Any]) -> None:

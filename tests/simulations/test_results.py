@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -218,3 +219,25 @@ def test_what_the_figures_must_order_is_in_order(results: dict[str, Any]) -> Non
     hit = results["systems"]["hushrec"]["warm"]
     assert hit["HR@10"]["mean"] <= hit["HR@50"]["mean"]
     assert hit["NDCG@10"]["mean"] <= hit["HR@10"]["mean"]
+
+
+def test_a_bundle_of_a_run_with_statistics_recommends_and_is_evaluated_again(
+    tiny: Callable[..., RunConfig], tmp_path: Path
+) -> None:
+    config = tiny(
+        model__head_core="full",
+        model__core_init="statistics",
+        privacy__unit="user",
+        privacy__mechanism="central",
+        federation__clients_per_round=0,
+        federation__rounds=0,
+    )
+    folder = tmp_path / "run"
+    started = new_run(config, folder)
+    results = execute(started)
+    assert results["privacy"]["name"] == "C3"
+    lone = tmp_path / "bundle"
+    shutil.copytree(folder / "bundle", lone)
+    for target in (folder, lone):
+        again = evaluate_bundle(target, DataChoice("synthetic"))
+        assert again["systems"]["hushrec"].keys() == results["systems"]["hushrec"].keys()
