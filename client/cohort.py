@@ -74,8 +74,10 @@ def answer_query(messages: Sequence[Message], contexts: Sequence[Context]) -> li
     model = shared_model(config.model, config.data)
     items = len(model.prefix)
     try:
-        release, log_popularity = read_query(messages[0], items)
-        if any(read_query(other, items)[0] != release for other in messages[1:]):
+        # In process all messages of a release share one content, which is decoded once.
+        asked = [read_query(one, items) for one in {id(message.content): message for message in messages}.values()]
+        release, log_popularity = asked[0]
+        if any(other != release for other, _ in asked[1:]):
             raise ProtocolError("BAD_REQUEST", "the messages of a cohort ask for different releases")
     except ProtocolError as error:
         return [refusal(message, error) for message in messages]

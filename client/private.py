@@ -90,7 +90,7 @@ def flat_rows(model: Recommender, losses: Tensor) -> Tensor:
     with warnings.catch_warnings():
         # The stored token states carry no gradient, which full backward hooks remark on at the lowest layer.
         warnings.filterwarnings("ignore", message="Full backward hook is firing", category=UserWarning)
-        losses.sum().backward()  # type: ignore[no-untyped-call]
+        torch.autograd.backward(losses.sum())
     parts = []
     for name, parameter in model.trained():
         sample = getattr(parameter, "grad_sample", None)

@@ -128,7 +128,7 @@ def _clear_sum(model: Model, request: TrainRequest, stores: Sequence[Store], con
         users = recommender.user_vectors(encoded)[position[:, : batch.mask.shape[1]]]
         items = recommender.item_vectors(encoded)[position]
         losses = _losses(model, users, items, batch, torch.from_numpy(request.log_popularity), config)
-        (losses * weights.to(losses.device)).sum().backward()  # type: ignore[no-untyped-call]
+        torch.autograd.backward((losses * weights.to(losses.device)).sum())
     lr = config.train.learning_rate
     update: Arrays = {}
     for name, parameter in recommender.trained():

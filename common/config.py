@@ -199,18 +199,29 @@ class RunConfig:
         return RunConfig.from_flat(flat)
 
 
+def read_toml(path: Path, kind: str) -> dict[str, Any]:
+    """The tables of a TOML file.
+
+    Args:
+        kind: what the file is, named in errors.
+    Raises:
+        ConfigError: not there, not UTF-8 or not TOML.
+    """
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ConfigError(f"no {kind} file {path}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
+        raise ConfigError(f"cannot read {path}: {error}") from error
+
+
 def read_experiment(path: Path) -> dict[str, Scalar]:
     """Flat overrides of an experiment file (TOML tables [data], [model], ...).
 
     Raises:
         ConfigError: not there, not UTF-8, not TOML, or deeper than one table.
     """
-    try:
-        tables = tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise ConfigError(f"no experiment file {path}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
-        raise ConfigError(f"cannot read {path}: {error}") from error
+    tables = read_toml(path, "experiment")
     flat: dict[str, Scalar] = {}
     for section, table in tables.items():
         if not isinstance(table, dict):

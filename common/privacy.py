@@ -159,7 +159,7 @@ _TRUST = {
     "silo": "the server, the other clients and everyone after them; not the silo itself",
     "server": "the other clients and everyone who gets the model; NOT the server, which is trusted",
 }
-_NAMES: dict[tuple[str, str], tuple[str, Relation]] = {
+_NAMES: dict[tuple[Mechanism, Unit], tuple[str, Relation]] = {
     ("device", "record"): ("C1", "add_remove"),
     ("device", "interaction"): ("C1'", "replace_one"),
     ("device", "user"): ("C1 (user)", "add_remove"),
@@ -176,7 +176,8 @@ def claim_for(mechanism: str, unit: str, *, delta: float, target_epsilon: float,
     Raises:
         ConfigError: a combination without a claim, or a number out of range.
     """
-    if (mechanism, unit) not in _NAMES:
+    claimed = next((key for key in _NAMES if key == (mechanism, unit)), None)
+    if claimed is None:
         known = ", ".join(f"{m} + {u}" for m, u in _NAMES)
         raise ConfigError(f"no privacy claim for mechanism {mechanism!r} with unit {unit!r}; known: {known}")
     if not 0 < delta < 1:
@@ -185,13 +186,13 @@ def claim_for(mechanism: str, unit: str, *, delta: float, target_epsilon: float,
         raise ConfigError(f"expected privacy.target-epsilon > 0 and finite, got {target_epsilon}")
     if max_records < 1:
         raise ConfigError(f"expected privacy.max-records >= 1, got {max_records}")
-    name, relation = _NAMES[mechanism, unit]
+    name, relation = _NAMES[claimed]
     capped = f"a device holds at most {max_records} records"
     assumptions = {"device": (*_ON_DEVICE, capped), "silo": _IN_SILO, "server": _ON_SERVER}[mechanism]
     return Claim(
         name=name,
-        mechanism=mechanism,  # type: ignore[arg-type]  # as the unit, one of _NAMES
-        unit=unit,  # type: ignore[arg-type]  # one of _NAMES
+        mechanism=claimed[0],
+        unit=claimed[1],
         relation=relation,
         rows=max_records if name == "C1 (user)" else 1,
         delta=float(delta),

@@ -26,6 +26,7 @@ Arrays = dict[str, NDArray[np.float32]]
 Shapes = Mapping[str, tuple[int, ...]]
 Wire = Literal["float16", "float32"]
 Release = Literal["popularity", "statistics"]
+RELEASES: tuple[Release, ...] = get_args(Release)
 Field = Literal["update", "counts", "statistics"]
 _NPY_MAGIC = b"\x93NUMPY"
 NUMPY = "numpy.ndarray"  # Flower's name for arrays that travel as .npy
@@ -201,14 +202,15 @@ def read_query(message: Message, items: int) -> tuple[Release, NDArray[np.float3
     config, prior = content.get("config"), content.get("prior")
     if not isinstance(config, ConfigRecord) or set(config) != {"release"} or not set(content) <= {"config", "prior"}:
         raise ProtocolError("BAD_REQUEST", "a query message holds config with release, and at most a prior")
-    if config["release"] not in get_args(Release):
+    release = next((known for known in RELEASES if known == config["release"]), None)
+    if release is None:
         raise ProtocolError("BAD_REQUEST", f"unknown release {config['release']!r}")
     if prior is None:
-        return config["release"], np.zeros(items, dtype=np.float32)  # type: ignore[return-value]  # checked above
+        return release, np.zeros(items, dtype=np.float32)
     if not isinstance(prior, ArrayRecord):
         raise ProtocolError("BAD_REQUEST", "the prior must be an array record")
     shapes = {"log-popularity": (items,)}
-    return config["release"], unpack(prior, shapes)["log-popularity"]  # type: ignore[return-value]  # checked above
+    return release, unpack(prior, shapes)["log-popularity"]
 
 
 def reply(message: Message, update: Update, wire: Wire, field: Field = "update") -> Message:

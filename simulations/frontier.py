@@ -136,7 +136,9 @@ def _read_run(path: Path) -> FinishedRun:
         raise BundleError(f"{path} is damaged: {error}") from error
     if not isinstance(results, dict) or not {"systems", "dataset", "protocol", "privacy", "config"} <= set(results):
         raise BundleError(f"{path} is no results.json of a run")
-    return FinishedRun(path, results, read_per_user(path.with_name(PER_USER)) if path.name == RESULTS else {})
+    # Beside results.json lies per_user.npz, beside a copy called NAME.json its NAME.npz.
+    values = path.with_name(PER_USER) if path.name == RESULTS else path.with_suffix(".npz")
+    return FinishedRun(path, results, read_per_user(values))
 
 
 def epsilon_curves(runs: Sequence[FinishedRun], path: str) -> list[Curve]:

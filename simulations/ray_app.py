@@ -16,6 +16,7 @@ from flwr.serverapp import Grid, ServerApp
 
 from hushrec.common.errors import HushrecError
 from hushrec.server.app import app as server_app
+from hushrec.simulations.grid import Run
 
 NODES = "HUSHREC_NODES"  # environment variable: how many clients simulations/ray_engine.py asked Flower for
 
@@ -47,12 +48,12 @@ class NumberedGrid(Grid):
         self._nodes: list[int] = [node.node_id for node in found]
         self._asked: dict[int, Message] = {}
 
-    def set_run(self, run: object) -> None:
+    def set_run(self, run: Run) -> None:
         """Pass the run on."""
-        self._grid.set_run(run)  # type: ignore[arg-type]
+        self._grid.set_run(run)
 
     @property
-    def run(self) -> object:  # type: ignore[override]
+    def run(self) -> Run:
         """The run of Flower's grid."""
         return self._grid.run
 

@@ -16,13 +16,12 @@ from __future__ import annotations
 import itertools
 import json
 import re
-import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hushrec.common.config import RunConfig, Scalar
+from hushrec.common.config import RunConfig, Scalar, read_toml
 from hushrec.common.errors import ConfigError
 from hushrec.simulations.cli import load_experiment
 
@@ -67,12 +66,7 @@ def read_sweep(path: Path) -> SweepFile:
     Raises:
         ConfigError: not there, not TOML, an unknown key, a value no run accepts, or two points of one name.
     """
-    try:
-        tables = tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise ConfigError(f"no sweep file {path}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
-        raise ConfigError(f"cannot read {path}: {error}") from error
+    tables = read_toml(path, "sweep")
     if odd := sorted(set(tables) - set(_TABLES)):
         raise ConfigError(f"{path}: unknown key {odd[0]!r}; a sweep has {', '.join(_TABLES)}")
     base = tables.get("experiment")

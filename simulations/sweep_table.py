@@ -113,7 +113,12 @@ def ranked(rows: Sequence[PointRow]) -> list[GroupRow]:
     for row in rows:
         groups.setdefault(row.point.group, []).append(row)
     found = [GroupRow(name, tuple(members)) for name, members in groups.items()]
-    return sorted(found, key=lambda group: -(group.mean("validation") if group.finished else -math.inf))  # type: ignore[operator]
+
+    def figure(group: GroupRow) -> float:
+        mean = group.mean("validation") if group.finished else None
+        return -math.inf if mean is None else mean
+
+    return sorted(found, key=figure, reverse=True)
 
 
 def sweep_tables(rows: Sequence[PointRow]) -> list[Table]:

@@ -26,6 +26,7 @@ import torch
 
 from hushrec.common.config import RunConfig
 from hushrec.common.datasets import load_dataset
+from hushrec.common.run_ledger import close_ledgers
 
 # Two at most: with more than there are free cores, small products wait for each other; OMP_NUM_THREADS=1 stands.
 torch.set_num_threads(min(2, torch.get_num_threads()))
@@ -54,6 +55,13 @@ def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> str:
         torch.manual_seed(0)
         BertModel(BertConfig(vocab_size=len(words) + 5, initializer_range=0.3, **size)).save_pretrained(folder)
     return str(folder)
+
+
+@pytest.fixture
+def closed_ledgers() -> Iterator[None]:
+    """Let go of the ledgers that a test opened in this process."""
+    yield
+    close_ledgers()
 
 
 @pytest.fixture(scope="session")

@@ -25,6 +25,7 @@ from hushrec.client.losses import record_losses
 from hushrec.client.rows import device_rows, draw_inputs
 from hushrec.common.base_model import PACKAGED, load_base_model, packaged_path
 from hushrec.common.config import RunConfig
+from hushrec.common.encoder import TextEncoder
 from hushrec.common.recommender import Recommender
 from hushrec.common.workspace import open_dataset, open_split
 
@@ -97,16 +98,18 @@ class PeftEncoder(nn.Module):
 def build_naive(config: RunConfig) -> tuple[Any, dict[str, nn.Parameter]]:
     """The model under Opacus' hooks, and its trained tensors by hushrec's names, sorted."""
     model = config.model
-    encoder = PeftEncoder(config)
+    base = load_base_model(model.base)
+    none = TextEncoder(base, top_layers=0, roles=(), adapter="lora", r=1, lora_alpha=1.0, dtype=torch.float32)
     recommender = Recommender(
-        encoder,  # type: ignore[arg-type]  # it is asked for its width only
+        none,
         model.head_dim,
         train_heads=model.train_heads,
         train_mix=model.train_mix,
         head_core=model.head_core,
         head_offset=model.head_offset,
     )
-    below = load_base_model(model.base).layers - model.top_layers
+    recommender.add_module("encoder", PeftEncoder(config))
+    below = base.layers - model.top_layers
     named = {_hushrec_name(name, below): parameter for name, parameter in recommender.trained()}
     return GradSampleModule(recommender, loss_reduction="sum").train(), dict(sorted(named.items()))
 
@@ -149,7 +152,7 @@ def record_gradients(recommender: Any, config: RunConfig, partition: int, seed: 
     )
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Full backward hook is firing", category=UserWarning)
-        losses.sum().backward()  # type: ignore[no-untyped-call]
+        torch.autograd.backward(losses.sum())
 
 
 @app.train()
@@ -157,8 +160,8 @@ def train(message: Message, context: Context) -> Message:
     """One local step: weights in, clipped and noised step by Opacus, weights out."""
     settings = message.content["config"]
     assert isinstance(settings, ConfigRecord)
-    keys = {key: value for key, value in settings.items() if "." in key}
-    config = RunConfig.from_flat(keys)  # type: ignore[arg-type]
+    flat = {key: value for key, value in settings.items() if isinstance(value, str | int | float | bool)}
+    config = RunConfig.from_flat({key: value for key, value in flat.items() if "." in key})
     recommender, named = build_naive(config)
     arrays = message.content["arrays"]
     assert isinstance(arrays, ArrayRecord)
@@ -173,7 +176,10 @@ def train(message: Message, context: Context) -> Message:
         expected_batch_size=privacy.denominator,
     )
     optimizer.zero_grad()
-    record_gradients(recommender, config, int(context.node_config["partition-id"]), int(settings["seed"]))  # type: ignore[arg-type]
+    partition, seed = context.node_config["partition-id"], flat["seed"]
+    assert isinstance(partition, int)
+    assert isinstance(seed, int)
+    record_gradients(recommender, config, partition, seed)
     optimizer.step()
     optimizer.zero_grad()
     trained = ArrayRecord([parameter.detach().numpy() for parameter in named.values()])

@@ -11,7 +11,7 @@ import os
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 # Before flwr is imported anywhere.
 os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
@@ -49,6 +49,9 @@ def play_on_ray(client_app: ClientApp, nodes: int, play: Callable[[Grid], T]) ->
         results.append(play(grid))
 
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    backend = {"client_resources": {"num_cpus": 1, "num_gpus": 0.0}, "init_args": {"num_cpus": cores}}
-    run_simulation(server_app, client_app, nodes, backend_config=backend)  # type: ignore[arg-type]
+    backend: dict[str, dict[str, Any]] = {
+        "client_resources": {"num_cpus": 1, "num_gpus": 0.0},
+        "init_args": {"num_cpus": cores},
+    }
+    run_simulation(server_app, client_app, nodes, backend_config=backend)
     return results[0]

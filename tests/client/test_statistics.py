@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,24 +11,20 @@ import pytest
 import torch
 from flwr.app import ConfigRecord, Message, MessageType, RecordDict
 from scipy import stats
+from support.federation import link
 
 from hushrec.client import private
-from hushrec.client.app import app as client_app
-from hushrec.client.cohort import answer_query, answer_train
 from hushrec.client.rows import Row
 from hushrec.client.statistics import co_occurrence
-from hushrec.client.store import count_clients
 from hushrec.common.budget import statistics_events, with_noise
 from hushrec.common.config import RunConfig
 from hushrec.common.core_statistics import triangle_size
 from hushrec.common.errors import ConfigError, PrivacyError
 from hushrec.common.ledger import read_ledger
 from hushrec.common.protocol import query_content
-from hushrec.common.run_ledger import close_ledgers
 from hushrec.common.workspace import Model, shared_model
 from hushrec.server.releases import release_statistics
 from hushrec.server.rounds import central_mechanism, run_rounds
-from hushrec.simulations.grid import QUERY, TRAIN, InProcessGrid
 
 SIGMA = 3.0
 
@@ -39,10 +35,7 @@ class Client:
         self.rows = tuple(Row(f"slot-{place}", np.array(items, np.int32)) for place, items in enumerate(rows))
 
 
-@pytest.fixture(autouse=True)
-def _closed() -> Iterator[None]:
-    yield
-    close_ledgers()
+pytestmark = pytest.mark.usefixtures("closed_ledgers")
 
 
 @pytest.fixture
@@ -97,12 +90,6 @@ def test_a_private_release_without_noise_is_refused(config: RunConfig) -> None:
 def test_rounds_beside_a_release_of_unknown_noise_are_refused_before_anything_is_spent(config: RunConfig) -> None:
     with pytest.raises(ConfigError, match="statistics-noise-multiplier"):
         with_noise(config.replace(privacy__statistics_noise_multiplier=0.0), 20, 80)
-
-
-def link(config: RunConfig) -> InProcessGrid:
-    return InProcessGrid(
-        client_app, count_clients(config), config.to_flat(), {TRAIN: answer_train, QUERY: answer_query}
-    )
 
 
 @pytest.mark.parametrize(

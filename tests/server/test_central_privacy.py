@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays_of
 from scipy import stats
+from support.federation import link
 
-from hushrec.client.app import app as client_app
-from hushrec.client.cohort import answer_query, answer_train
 from hushrec.client.store import count_clients
 from hushrec.common.budget import popularity_events, training_event, with_noise
 from hushrec.common.config import RunConfig
@@ -24,23 +23,19 @@ from hushrec.common.errors import ConfigError, PrivacyBudgetExhausted, PrivacyEr
 from hushrec.common.ledger import read_ledger
 from hushrec.common.privacy import epsilon_rdp
 from hushrec.common.protocol import Arrays, TrainRequest
-from hushrec.common.run_ledger import close_ledgers, open_ledger
+from hushrec.common.run_ledger import open_ledger
 from hushrec.common.workspace import shared_model
 from hushrec.server import central_privacy
 from hushrec.server.central_privacy import SERVER, CentralMechanism, clip
 from hushrec.server.releases import release_popularity
 from hushrec.server.rounds import central_mechanism, run_rounds
 from hushrec.server.strategy import AdapterStrategy
-from hushrec.simulations.grid import QUERY, TRAIN, InProcessGrid
 
 C = 0.25
 SHAPES = {"a": (3, 4), "b": (5,)}
 
 
-@pytest.fixture(autouse=True)
-def _closed() -> Iterator[None]:
-    yield
-    close_ledgers()
+pytestmark = pytest.mark.usefixtures("closed_ledgers")
 
 
 @pytest.fixture
@@ -62,12 +57,6 @@ def mechanism(config: RunConfig) -> CentralMechanism:
     found = central_mechanism(config)
     assert found is not None
     return found
-
-
-def link(config: RunConfig) -> InProcessGrid:
-    return InProcessGrid(
-        client_app, count_clients(config), config.to_flat(), {TRAIN: answer_train, QUERY: answer_query}
-    )
 
 
 def charged(config: RunConfig) -> tuple[Any, ...]:

@@ -4,31 +4,24 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from flwr.app import Message, MessageType
+from support.federation import link
 
-from hushrec.client.app import app as client_app
-from hushrec.client.cohort import answer_query, answer_train
-from hushrec.client.store import count_clients
 from hushrec.common.config import RunConfig
 from hushrec.common.errors import BundleError, ConfigError
-from hushrec.common.run_ledger import close_ledgers
 from hushrec.common.workspace import shared_model
 from hushrec.server import rounds
 from hushrec.server.checkpoint import Checkpoint, read_checkpoint
 from hushrec.server.rounds import ROUNDS, evaluated_adapter, keep_rounds, run_rounds
-from hushrec.simulations.grid import QUERY, TRAIN, InProcessGrid
+from hushrec.simulations.grid import InProcessGrid
 
-
-@pytest.fixture(autouse=True)
-def _closed() -> Iterator[None]:
-    yield
-    close_ledgers()
+pytestmark = pytest.mark.usefixtures("closed_ledgers")
 
 
 @pytest.fixture
@@ -40,10 +33,6 @@ def config(tiny: Callable[..., RunConfig], tmp_path: Path) -> RunConfig:
         server__schedule="cosine",
         run__directory=str(tmp_path),
     )
-
-
-def link(config: RunConfig, kind: type[InProcessGrid] = InProcessGrid) -> InProcessGrid:
-    return kind(client_app, count_clients(config), config.to_flat(), {TRAIN: answer_train, QUERY: answer_query})
 
 
 def lines(folder: Path) -> list[dict[str, Any]]:
