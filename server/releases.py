@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from hushrec.common.budget import is_private, popularity_events, statistics_events
 from hushrec.common.config import RunConfig
 from hushrec.common.core_statistics import solve_core, triangle_size
+from hushrec.common.errors import PrivacyError
 from hushrec.common.privacy import PrivacyEvent
 from hushrec.common.protocol import Arrays, Field, Update, query_content, read_update
 from hushrec.common.workspace import Model
@@ -89,6 +90,8 @@ def release_statistics(
         return StatisticsRelease(model.untrained, 0, Counter())
     size = triangle_size(model.start.shape[1])
     events = statistics_events(config) if is_private(config) else ()
+    if is_private(config) and not events:
+        raise PrivacyError("privacy.statistics-noise-multiplier is not set, so there is no noise; nothing was released")
     content = query_content("statistics", log_popularity)
     total, clients, refused = _noised_sum(grid, content, "statistics", size, events, central)
     if clients == 0 and central is None:

@@ -119,6 +119,7 @@ def _first_checkpoint(
         "bytes_up": 0,
         "bytes_down": 0,
         "client_steps": 0,
+        "paid_rounds": 0,
     }
     checkpoint = Checkpoint(0, statistics.adapter, {}, release.log_popularity, facts)
     write_checkpoint(folder, checkpoint)
@@ -168,6 +169,7 @@ class _Recorder:
             "seconds": before["seconds"] + traffic.seconds,
             "bytes_up": traffic.bytes_up or before["bytes_up"],
             "bytes_down": traffic.bytes_down,
+            "paid_rounds": before["paid_rounds"] + traffic.paid,
             "client_steps": before["client_steps"] + traffic.answered * self.config.train.local_steps,
         }
         optimizer = self.strategy.optimizer.state()

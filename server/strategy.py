@@ -18,6 +18,7 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 from numpy.typing import NDArray
 
+from hushrec.common.errors import PrivacyBudgetExhausted
 from hushrec.common.protocol import (
     Arrays,
     Shapes,
@@ -27,6 +28,7 @@ from hushrec.common.protocol import (
     pack,
     payload_bytes,
     read_update,
+    refusal_code,
     train_content,
     unpack,
 )
@@ -43,6 +45,7 @@ class RoundTraffic:
         asked: clients that got a message.
         answered: clients whose update is in the mean.
         refused: code -> replies that were errors or were not accepted.
+        paid: whether a trusted server paid for the round; where it could not, nobody was asked and nothing released.
         bytes_down, bytes_up: payload of one client, in bytes.
         seconds: from the first message to the new adapter.
     """
@@ -50,6 +53,7 @@ class RoundTraffic:
     asked: int = 0
     answered: int = 0
     refused: Counter[str] = field(default_factory=Counter)
+    paid: bool = False
     bytes_down: int = 0
     bytes_up: int = 0
     seconds: float = 0.0
@@ -98,18 +102,22 @@ class AdapterStrategy(Strategy):
         server_round += self.first_round
         self._started = time.monotonic()
         self._adapter = unpack(arrays, self.shapes)
-        nodes = sorted(grid.get_node_ids())
+        nodes, paid, spent = sorted(grid.get_node_ids()), False, Counter[str]()
         if self.central is not None:
-            nodes = self.central.sample(nodes, server_round)
+            try:
+                nodes, paid = self.central.sample(nodes, server_round), True
+            except PrivacyBudgetExhausted as error:  # an interrupted round was charged twice, say: the run ends early
+                nodes, spent = [], Counter([refusal_code(error)])
         else:
             nodes = choose_nodes(nodes, server_round, self.clients_per_round, self.seed)
         seed = int(np.random.default_rng([self.seed, server_round, 1]).integers(2**62))
         request = TrainRequest(self._adapter, self.log_popularity, server_round, seed)
         content = train_content(request, self.wire)
         self.traffic = RoundTraffic(
-            asked=len(nodes), bytes_down=sum(map(payload_bytes, content.array_records.values()))
+            asked=len(nodes), bytes_down=sum(map(payload_bytes, content.array_records.values())), paid=paid
         )
         self._inbox = Inbox(nodes)
+        self._inbox.refused += spent
         self.traffic.refused = self._inbox.refused
         return [Message(content, node, MessageType.TRAIN) for node in nodes]
 
@@ -131,9 +139,9 @@ class AdapterStrategy(Strategy):
                 total[name] += value
             clients += update.clients
         self.traffic.answered = clients
-        if self.central is not None:
+        if self.central is not None and self.traffic.paid:
             mean = self.central.noised_mean(total, self.shapes)  # of nobody, too: that nobody came is private
-        elif clients:
+        elif self.central is None and clients:
             mean = {name: value / np.float32(clients) for name, value in total.items()}
         else:
             self.traffic.seconds = time.monotonic() - self._started

@@ -180,7 +180,8 @@ def _refuse_older_ledger(ledger: Ledger, checkpoint: Checkpoint, folder: Path) -
     releases = sum(event.steps for event in charged if event.kind in ("popularity", "statistics"))
     released, contributed = checkpoint.facts["client_steps"], checkpoint.facts["contributors"]
     if ledger.header.mechanism == "server":  # which pays once for all of them
-        released, contributed = checkpoint.server_round, min(1, contributed)
+        released = checkpoint.facts["paid_rounds"]
+        contributed = sum(event.kind in ("popularity", "statistics") for event in ledger.header.plan)
     if steps < released or releases < contributed:
         raise PrivacyError(
             f"{folder / LEDGER} is older than the run's checkpoint: {released} steps were released, {steps} are "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -128,6 +129,21 @@ def test_a_spent_budget_asks_nobody(config: RunConfig) -> None:
             central.sample([1], number + 1)
     event, spent = training_event(config), charged(config)
     assert epsilon_rdp(spent, 1e-5) <= 4.0 < epsilon_rdp([*spent, event], 1e-5)
+
+
+def test_a_run_whose_budget_ends_early_keeps_its_adapter_and_ends(config: RunConfig) -> None:
+    config = config.replace(privacy__noise_multiplier=1.5, privacy__target_epsilon=3.0, federation__rounds=12)
+    last = run_rounds(link(config), config)
+    paid = sum(event.steps for event in charged(config))
+    assert 1 <= paid < 12
+    assert last.facts["paid_rounds"] == paid
+    assert last.facts["refused"] == {"BUDGET_EXHAUSTED": 12 - paid}
+    assert epsilon_rdp(charged(config), config.privacy.target_delta) <= 3.0
+    # Nothing was released by the unpaid rounds: as many paid ones give as many noised steps.
+    written = [json.loads(line) for line in (Path(config.run.directory) / "rounds.jsonl").read_text().splitlines()]
+    unpaid = [line for line in written if line["refused"]]
+    assert [line["asked"] for line in unpaid] == [0] * (12 - paid)
+    assert len({line["validation_NDCG@10"] for line in written[paid:]}) == 1
 
 
 def test_a_mechanism_without_noise_does_not_exist(config: RunConfig) -> None:
