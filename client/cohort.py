@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from flwr.app import ArrayRecord, Context, Message
 
 from hushrec.client.charging import Receipts, charge
+from hushrec.client.gradients import RoundTexts
 from hushrec.client.popularity import popularity_counts
 from hushrec.client.statistics import co_occurrence
 from hushrec.client.store import Store, open_simulated
@@ -58,10 +59,10 @@ def answer_train(messages: Sequence[Message], contexts: Sequence[Context]) -> li
     request = _common_request(members, model)
     if request is None:
         return _answers(members)
-    asked = request
+    asked, texts = request, RoundTexts(model)
 
     def compute(stores: Sequence[Store]) -> list[Update]:
-        return train_cohort(model, asked, stores, config)
+        return train_cohort(model, asked, stores, config, texts)
 
     event = training_event(config) if _pays(config) else None
     _work(members, compute, event, request.server_round, config)

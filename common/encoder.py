@@ -20,6 +20,7 @@ from hushrec.common.base_model import BaseModel
 from hushrec.common.errors import ConfigError
 from hushrec.common.memory import bound_caches
 from hushrec.common.packing import pack_rows
+from hushrec.common.postnorm import PostNormStack
 from hushrec.common.prefix import Prefix
 
 bound_caches()
@@ -78,9 +79,11 @@ class TextEncoder(nn.Module):
         self.device = torch.device("cpu")  # where the batches go; build_model sets it with the weights
         self.top: nn.Module | None = None
         self.packs = False
+        self.stack: PostNormStack | None = None
         if top_layers:
             top = _top_of(base, top_layers)
             self.packs = _keeps_texts_apart(top, base.width)
+            self.stack = PostNormStack.of(top, layer_list(top, top_layers)[1], base.width)
             self.top = top.to(dtype)
             layers = layer_list(self.top, top_layers)[1]
             add_adapters(layers, roles, kind=adapter, r=r, lora_alpha=lora_alpha, layout=self.layout, seed=seed)

@@ -26,10 +26,12 @@ class Packing:
     Attributes:
         token: int64 (rows * s, length) position in Prefix.hidden; 0 at padding.
         text: int64 (rows * s, length) number of the text, row * g + column; rows * g at padding.
+        starts: int64 (rows * g,) place of each text's first token in the flattened sequences.
     """
 
     token: Tensor
     text: Tensor
+    starts: NDArray[np.int64]
 
     def mask(self, dtype: torch.dtype) -> Tensor:
         """(rows * s, 1, length, length) to add to attention logits: 0 inside a text, the lowest number across."""
@@ -66,4 +68,4 @@ def pack_rows(lengths: NDArray[np.int64], offsets: NDArray[np.int64]) -> Packing
     tokens[first[text] + within] = offsets.ravel()[text] + within
     texts[first[text] + within] = text
     shape = (rows * sequences, length)
-    return Packing(torch.from_numpy(tokens).view(shape), torch.from_numpy(texts).view(shape))
+    return Packing(torch.from_numpy(tokens).view(shape), torch.from_numpy(texts).view(shape), first)

@@ -15,23 +15,30 @@ from cryptography.hazmat.primitives.ciphers.modes import CTR
 from torch import Tensor
 
 
-def secret_uniform(size: int) -> Tensor:
-    """(size,) float64 in (0, 1), size >= 1, from fresh entropy of the operating system, never from a configuration.
+def _secret_bytes(count: int) -> bytearray:
+    """Fresh entropy of the operating system, never from a configuration.
 
     torch's own generator would not do: it keeps 32 bits of its seed, few enough to try them all, and its next outputs
     follow from earlier ones, which the server sees bare wherever a gradient is zero (all of lora_A in round 1). AES in
     counter mode, under a key that is used once, stretches the entropy ten times faster than the system would.
     """
     stream = Cipher(AES(os.urandom(32)), CTR(os.urandom(16))).encryptor()
-    bits = torch.frombuffer(bytearray(stream.update(bytes(8 * size))), dtype=torch.int64)
-    return ((bits & (2**53 - 1)).double() + 0.5) / 2**53
+    return bytearray(stream.update(bytes(count)))
+
+
+def secret_uniform(size: int) -> Tensor:
+    """(size,) float64 in (0, 1), size >= 1, 53 bits each."""
+    bits = torch.frombuffer(_secret_bytes(8 * size), dtype=torch.int64)
+    return bits.bitwise_and_(2**53 - 1).double().add_(0.5).mul_(2.0**-53)
 
 
 def secret_gaussian(size: int) -> Tensor:
     """(size,) float32 standard normal numbers that no one can predict (Box & Muller 1958)."""
-    radius, turn = secret_uniform(size + size % 2).chunk(2)
-    radius, turn = torch.sqrt(-2 * torch.log(radius)), 2 * math.pi * turn
-    return torch.cat([radius * torch.cos(turn), radius * torch.sin(turn)])[:size].float()
+    pairs = -(-size // 2)
+    # 53 bits for the radius, whose logarithm makes the tails; 32 for the angle, more than the result can show.
+    radius = secret_uniform(pairs).log_().mul_(-2).sqrt_().float()
+    turn = torch.frombuffer(_secret_bytes(4 * pairs), dtype=torch.int32).float().mul_(math.pi / 2**31)
+    return torch.cat([radius * torch.cos(turn), radius.mul_(torch.sin(turn))])[:size]
 
 
 def poisson_choice(rows: int, sample_rate: float) -> list[int]:

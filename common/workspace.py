@@ -70,7 +70,7 @@ class Model:
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Name -> shape of every trained tensor."""
-        return {name: tuple(parameter.shape) for name, parameter in self.recommender.trained()}
+        return {name: value.shape for name, value in self.untrained.items()}
 
     @torch.no_grad()
     def encode_texts(self, texts: list[str]) -> Tensor:

@@ -40,6 +40,7 @@ def play_on_ray(client_app: ClientApp, nodes: int, play: Callable[[Grid], T]) ->
 
     path = [str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, path))  # inherited by the workers
+    os.environ["OMP_NUM_THREADS"] = "1"  # of a worker, of which each core has one; this process has begun with its own
     server_app, results = ServerApp(), []
 
     @server_app.main()

@@ -30,8 +30,8 @@ import numpy as np
 import torch
 from workload import PRIVATE, films
 
+from hushrec.client.gradients import row_gradients
 from hushrec.client.rows import Row, draw_inputs
-from hushrec.client.training import row_gradients
 from hushrec.common.config import RunConfig
 from hushrec.common.encoder import TOKENS_PER_PASS
 from hushrec.common.protocol import TrainRequest

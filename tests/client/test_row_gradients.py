@@ -16,8 +16,9 @@ from support.records import (
 )
 from torch import nn
 
-from hushrec.client import training
-from hushrec.client.training import row_gradients
+from hushrec.client import gradients as gradients_module
+from hushrec.client.gradients import RoundTexts, round_inputs, row_gradients
+from hushrec.common.postnorm import PostNormStack
 
 # --- one gradient per record ---
 
@@ -38,11 +39,23 @@ VARIANTS += [
 ]
 
 
+def choose_way(made: Setup, way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By Opacus' hooks; written out, from the texts of a piece; or from the catalogue encoded once."""
+    if made[2].model.top_layers:
+        assert isinstance(made[0].recommender.encoder.stack, PostNormStack)
+    if way == "hooks":
+        monkeypatch.setattr(made[0].recommender.encoder, "stack", None)
+    if way == "piece":
+        monkeypatch.setattr(gradients_module, "KEPT_BYTES", 0)
+
+
+@pytest.mark.parametrize("way", ["hooks", "piece", "catalogue"])
 @pytest.mark.parametrize("changes", VARIANTS, ids=str)
 def test_the_gradient_of_each_record_is_that_of_the_record_alone(
-    setup: Callable[..., Setup], changes: dict[str, Any]
+    setup: Callable[..., Setup], changes: dict[str, Any], way: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made, rows = setup(**changes), pairs()
+    choose_way(made, way, monkeypatch)
     if made[2].train.negatives > ITEMS:
         made = (made[0], made[1], made[2].replace(train__negatives=ITEMS))
     found = gather(made, rows)
@@ -53,13 +66,41 @@ def test_the_gradient_of_each_record_is_that_of_the_record_alone(
         assert expected.norm() > 1e-3
 
 
+def test_a_catalogue_is_encoded_once_a_round_and_only_where_it_pays(
+    setup: Callable[..., Setup], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, rows = setup(), pairs()
+    texts = RoundTexts(made[0])
+    assert texts.encode(round_inputs(*made[:2], rows[:1], made[2])) is None  # one record of a large catalogue
+    many = round_inputs(*made[:2], rows, made[2])
+    whole = texts.encode(many)
+    assert whole is not None
+    assert len(whole.vectors) == ITEMS
+    assert texts.encode(many) is whole
+    monkeypatch.setattr(gradients_module, "KEPT_BYTES", 0)
+    assert RoundTexts(made[0]).encode(many) is None
+
+
+def test_an_encoded_catalogue_holds_nothing_of_the_clients_that_used_it(setup: Callable[..., Setup]) -> None:
+    made, rows = setup(), pairs()
+    texts = RoundTexts(made[0])
+    whole = texts.encode(round_inputs(*made[:2], rows, made[2]))
+    assert whole is not None
+    before = [value.clone() for kept in whole.kept for value in kept.values()]
+    first = gather(made, rows, texts)
+    gather(made, pairs(client="other"), texts)
+    after = [value for kept in whole.kept for value in kept.values()]
+    assert all(torch.equal(*pair) for pair in zip(before, after, strict=True))
+    assert torch.equal(gather(made, rows, texts), first)
+
+
 @pytest.mark.parametrize("tokens", [1, 400, 10**9])
 def test_the_size_of_the_pieces_changes_no_gradient(
     setup: Callable[..., Setup], tokens: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made, rows = setup(), pairs()
     expected = gather(made, rows)
-    monkeypatch.setattr(training, "TOKENS_PER_PASS", tokens)
+    monkeypatch.setattr(gradients_module, "TOKENS_PER_PASS", tokens)
     pieces = [len(chosen) for chosen, _ in row_gradients(*made[:2], rows, made[2])]
     assert (max(pieces) == 1) == (tokens == 1)
     assert (len(pieces) == 1) == (tokens == 10**9)

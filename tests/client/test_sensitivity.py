@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from support.records import (
     DENOMINATOR,
-    ITEMS,
     RATE,
     C,
     Client,
@@ -26,7 +24,7 @@ from support.records import (
 )
 from torch import Tensor
 
-from hushrec.client import training
+from hushrec.client.gradients import Batch, batch_losses, round_inputs
 from hushrec.client.private import NoisedSum, per_row_gradients
 from hushrec.client.rows import Row
 from hushrec.client.training import train_cohort
@@ -105,14 +103,13 @@ def flattened_candidates(setup: Setup) -> Callable[[Pairs], Tensor]:
     recommender = model.recommender
 
     def summed(rows: Pairs) -> Tensor:
-        inputs = training._inputs(rows, request, np.arange(ITEMS), config)
-        batch = training._Batch.of(inputs)
+        batch = Batch.of(round_inputs(model, request, rows, config))
         with per_row_gradients(recommender):
             recommender.encoder.layout.rows = batch.index.numel()
             texts = recommender.encoder(*model.prefix.padded(batch.index.flatten()))
             encoded = texts.view(*batch.index.shape, -1)
             users = recommender.user_vectors(encoded[:, : batch.mask.shape[1]])
-            losses = training._losses(
+            losses = batch_losses(
                 model, users, recommender.item_vectors(encoded), batch, torch.from_numpy(request.log_popularity), config
             )
             with pytest.warns(UserWarning, match="Full backward hook is firing"):  # as flat_rows knows

@@ -24,6 +24,7 @@ from hushrec.common.adapters import ROLES, Factor, RowLayout, add_adapters
 from hushrec.common.base_model import BaseModel, load_base_model
 from hushrec.common.encoder import TextEncoder, fastest_dtype, layer_list
 from hushrec.common.errors import ConfigError
+from hushrec.common.postnorm import PostNormStack
 from hushrec.common.prefix import Prefix, build_prefix
 
 TEXTS = ["a b c", "", "d " * 25, "e f", "g h i j k l m", "a b c", "x"]
@@ -137,6 +138,34 @@ def test_texts_that_are_not_wanted_change_nothing(base: BaseModel) -> None:
     assert made.encode_rows(prefix, index, ~wanted)[wanted].abs().max() == 0
     assert rows[~wanted].abs().max() == 0
     assert made.encode_rows(prefix, index[2:], wanted[2:]).abs().max() == 0
+
+
+@pytest.mark.parametrize("k", [1, 2])
+def test_layers_written_out_give_the_gradients_of_the_layers(base: BaseModel, k: int) -> None:
+    made, prefix = build(base, k), prefix_of(base, k)
+    if "mpnet" in base.name:
+        assert made.stack is None  # its attention has a bias by distance
+        return
+    assert made.stack is not None
+    index, wanted = torch.tensor([[0, 2, 1], [3, 6, 4]]), torch.tensor([[True, True, False], [True, True, True]])
+    once = made.stack.forward(prefix.hidden, prefix.lengths.numpy(), prefix.offsets.numpy())
+    vectors, aim = made.stack.rows(once, index, wanted), torch.randn(2, 3, made.width)
+    expected = made.encode_rows(prefix, index, wanted)
+    assert (vectors - expected).abs().max() <= 1e-5
+    (vectors * aim).sum().backward()
+    for row in range(2):
+        made.zero_grad()
+        (made.encode_rows(prefix, index[row : row + 1], wanted[row : row + 1]) * aim[row]).sum().backward()
+        for factor in (module for module in made.modules() if isinstance(module, Factor)):
+            gradient, sample = factor.weight.grad, factor.weight.grad_sample  # type: ignore[attr-defined]
+            assert gradient is not None
+            assert (sample[row] - gradient).norm() <= 1e-4 * gradient.norm() + 1e-7
+
+
+@pytest.mark.parametrize("activation", ["relu", "gelu_new"])
+def test_a_layer_that_computes_something_else_is_not_written_out(activation: str) -> None:
+    top = FAMILIES["bert"](vocab_size=30, hidden_act=activation, initializer_range=0.3)
+    assert PostNormStack.of(top.eval(), top.encoder.layer, 32) is None
 
 
 class _MixesAll(nn.Module):

@@ -11,9 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from hushrec.client.gradients import RoundTexts, row_gradients
 from hushrec.client.losses import record_losses
 from hushrec.client.rows import Row, draw_inputs
-from hushrec.client.training import row_gradients, train_cohort
+from hushrec.client.training import train_cohort
 from hushrec.common.catalog import Catalog
 from hushrec.common.config import RunConfig
 from hushrec.common.protocol import Arrays, TrainRequest
@@ -92,11 +93,11 @@ def alone(setup: Setup, pair: tuple[str, Row], negatives: list[int] | None = Non
     return torch.cat([gradient.flatten() for gradient in gradients])
 
 
-def gather(setup: Setup, rows: Pairs) -> Tensor:
+def gather(setup: Setup, rows: Pairs, texts: RoundTexts | None = None) -> Tensor:
     """(rows, d) of the real code, in the order of `rows`."""
     model, request, config = setup
     found = torch.full((len(rows), sum(p.numel() for p in parameters(model))), float("nan"))
-    for chosen, gradients in row_gradients(model, request, rows, config):
+    for chosen, gradients in row_gradients(model, request, rows, config, texts):
         found[torch.from_numpy(chosen)] = gradients
     return found
 
