@@ -118,6 +118,7 @@ def _first_checkpoint(
         "seconds": time.monotonic() - started,
         "bytes_up": 0,
         "bytes_down": 0,
+        "release_bytes_up": release.bytes_up + statistics.bytes_up,
         "client_steps": 0,
         "paid_rounds": 0,
     }
@@ -164,6 +165,7 @@ class _Recorder:
             "optimizer_steps": self.strategy.optimizer.steps,
             "config": before["config"],
             "contributors": before["contributors"],
+            "release_bytes_up": before["release_bytes_up"],
             "last_round": _traffic_facts(traffic),
             "refused": dict(Counter(before["refused"]) + traffic.refused),
             "seconds": before["seconds"] + traffic.seconds,

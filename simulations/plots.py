@@ -91,6 +91,25 @@ def budget_curve(rounds: Sequence[Mapping[str, Any]], privacy: Mapping[str, Any]
     return _svg(drawing, "budget", f"Epsilon per {privacy['unit']} spent after each round, and the budget")
 
 
+def figure_by_epsilon(rounds: Sequence[Mapping[str, Any]], privacy: Mapping[str, Any], key: str, label: str) -> str:
+    """One figure of the evaluated rounds over the epsilon spent by then; "" without privacy or with fewer than two."""
+    points = [
+        (float(line["epsilon"]), float(line[key])) for line in rounds if key in line and line.get("epsilon") is not None
+    ]
+    if len(points) < 2 or privacy["mechanism"] == "none":
+        return ""
+    drawing = _drawing(2.5)
+    axes = drawing.add_subplot()
+    x, y = zip(*points, strict=True)
+    axes.plot(x, y, color=_COLOURS[OURS], marker="o", markersize=3.5)
+    room = max(max(y) - min(y), 0.1 * max(y), 1e-3) * 0.6
+    axes.set_ylim(max(0.0, min(y) - room), max(y) + room)
+    axes.set_xlim(left=0)
+    axes.set_xlabel(f"ε per {privacy['unit']} spent")
+    axes.set_ylabel(label)
+    return _svg(drawing, f"{key}-epsilon", f"{label} over the epsilon per {privacy['unit']} spent by then")
+
+
 def comparison(results: Results, column: Column) -> str:
     """One bar per system with its 95 % interval."""
     systems = [(name, found) for name, entry in results["systems"].items() if (found := figure(entry, column.path))]

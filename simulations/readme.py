@@ -41,6 +41,8 @@ def facts_line(results: dict[str, Any]) -> str:
         if privacy.get("user_epsilon") is not None:
             promise += f", per user {privacy['user_epsilon']:.1f}"
     size = f"{cost['bytes_up_per_client_round']:,} bytes up per client-round"
+    if released := cost.get("bytes_up_per_client_in_releases"):
+        size += f" and {released:,} before round 1"
     return (
         f"{dataset['name']}, {dataset['clients']} clients, {promise}; training {cost['seconds']:.0f} s "
         f"({cost['seconds_per_round']:.2f} s a round), {size}, "

@@ -135,9 +135,12 @@ def _tiles(results: Results) -> Iterator[Content]:
             continue
         if (found := figure(ours, path)) is not None:
             yield _tile(f"{found['mean']:.3f}", f"{LABELS[path]} ±\xa0{half_interval(found):.3f}")
-    if (cost := results.get("cost")) and cost["bytes_up_per_client_round"]:
-        sent = bytes_text(cost["bytes_up_per_client_round"])
-        yield _tile(sent, "sent by a client per round")
+    for key, label in (
+        ("bytes_up_per_client_round", "sent by a client per round"),
+        ("bytes_up_per_client_in_releases", "sent by a client before round 1"),
+    ):
+        if sent := results.get("cost", {}).get(key):
+            yield _tile(bytes_text(sent), label)
 
 
 def _tile(value: str, label: str, class_: str = "") -> Markup:
@@ -206,6 +209,10 @@ def _plots(results: Results, rounds: list[dict[str, Any]]) -> Iterator[Content]:
     validated = f"NDCG@{validation_top(results['protocol'])}"
     training = [
         ("Learning curve", plots.round_curve(rounds, f"validation_{validated}", f"validation {validated}")),
+        (
+            "What the budget bought",
+            plots.figure_by_epsilon(rounds, results["privacy"], f"validation_{validated}", f"validation {validated}"),
+        ),
         ("Privacy spent", plots.budget_curve(rounds, results["privacy"])),
         ("Share of the catalogue that is shown", plots.round_curve(rounds, "coverage@10", "coverage@10")),
         ("Popular and rare items", plots.decile_curves(results)),
@@ -266,6 +273,7 @@ def _cost(results: Results) -> Iterator[Content]:
         ("client steps per second", f"{cost['client_steps_per_second']:,.1f}"),
         ("received by a client per round", bytes_text(cost["bytes_down_per_client_round"])),
         ("sent by a client per round", bytes_text(cost["bytes_up_per_client_round"])),
+        ("sent by a client before round 1", bytes_text(cost.get("bytes_up_per_client_in_releases", 0))),
         ("peak memory of the simulation", f"{cost['peak_rss_mb']:,.0f} MB"),
         ("refused replies", refused or "none"),
         ("machine", str(cost.get("machine", "?"))),

@@ -217,6 +217,7 @@ def cost_section(config: RunConfig, checkpoint: Checkpoint) -> dict[str, Any]:
         "client_steps_per_second": round(facts["client_steps"] / seconds, 2) if seconds else 0.0,
         "bytes_up_per_client_round": facts["bytes_up"],
         "bytes_down_per_client_round": facts["bytes_down"],
+        "bytes_up_per_client_in_releases": facts.get("release_bytes_up", 0),
         "peak_rss_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1),
         "refused": facts["refused"],
         "machine": f"{platform.machine()}, {config.run.threads or 'all'} threads, {platform.system()}",

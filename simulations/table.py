@@ -266,8 +266,13 @@ def cost_lines(results: Results) -> list[str]:
         f"Training took {cost['seconds']:,.1f} s ({cost['seconds_per_round']:.2f} s a round, "
         f"{cost['client_steps_per_second']:,.1f} client steps a second); a client receives "
         f"{bytes_text(cost['bytes_down_per_client_round'])} and sends {bytes_text(cost['bytes_up_per_client_round'])} "
-        f"a round; peak memory {cost['peak_rss_mb']:,.0f} MB; refused replies: {refused}."
+        f"a round{_released(cost)}; peak memory {cost['peak_rss_mb']:,.0f} MB; refused replies: {refused}."
     ]
+
+
+def _released(cost: Results) -> str:
+    sent = cost.get("bytes_up_per_client_in_releases", 0)
+    return f" and {bytes_text(sent)} before round 1" if sent else ""
 
 
 def bytes_text(count: float) -> str:

@@ -1,6 +1,6 @@
 """A private round put together from the usual parts against hushrec's, side by side at equal results.
 
-    python simulations/benchmarks/against_naive.py [--devices 64] [--repeats 3] [--engine auto] [--json]
+    python simulations/benchmarks/against_naive.py [--devices 128] [--repeats 3] [--engine auto] [--json]
 
 Naive: Flower's Ray engine with one worker per core, a NumPy-style ClientApp per client, FedAvg; peft LoRA in the same
 layers of the float32 sentence encoder; tokenizer and all layers for every text of every record in every round; Opacus
@@ -12,8 +12,9 @@ First both compute one round in float32 without noise; the relative difference o
 Then rounds of the naive side, of hushrec as it runs by default and of hushrec in float32 take turns; `ratio` is naive
 seconds over hushrec's default seconds, medians of the repeats. Starting Ray, loading models and encoding the catalogue
 by the frozen layers once are not counted. The naive side grows in proportion to the devices; hushrec takes each text
-through the adapted layer once a round, so that more devices cost it less each. Without Ray (`--engine loop`) the naive clients run one after another in this
-process, without the engine's cost and with every core for each. Needs peft and, for the engine, Ray:
+through the adapted layer once a round, so that more devices cost it less each. Without Ray (`--engine loop`) the naive
+clients run one after another in this process, without the engine's cost and with every core for each. Needs peft and,
+for the engine, Ray:
 pip install "hushrec[benchmarks]".
 """
 
@@ -146,7 +147,7 @@ def compare(
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--devices", type=int, default=64)
+    parser.add_argument("--devices", type=int, default=128)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--items", type=int, default=1682)
     parser.add_argument("--engine", choices=("auto", "ray", "loop"), default="auto", help="auto: ray if installed")

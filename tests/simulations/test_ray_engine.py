@@ -115,6 +115,28 @@ def test_an_interrupted_private_run_leaves_no_process_and_is_resumed_with_every_
     assert [line["answered"] for line in rounds(run)] == [0, *[clients] * 40]
 
 
+@needs_ray
+@pytest.mark.timeout(900)
+def test_a_trusted_server_samples_clips_and_pays_on_ray_too(tiny: Callable[..., RunConfig], tmp_path: Path) -> None:
+    config = tiny(
+        privacy__unit="user",
+        privacy__mechanism="central",
+        privacy__sample_rate=0.3,
+        federation__clients_per_round=0,
+        federation__rounds=3,
+        evaluation__every=0,
+    )
+    results = execute(new_run(config, tmp_path / "run"), engine="ray")
+    replay = read_ledger(tmp_path / "run" / "ledger.jsonl")
+    (server,) = replay.clients()
+    assert sum(event.steps for event in replay.events(server)) == 3
+    asked = [line["asked"] for line in rounds(tmp_path / "run")[1:]]
+    assert all(0 < count < results["dataset"]["clients"] for count in asked)  # the odds of none, or all: below 1e-6
+    assert [line["answered"] for line in rounds(tmp_path / "run")[1:]] == asked
+    assert results["privacy"]["name"] == "C3"
+    assert 0 < results["privacy"]["epsilon"] <= config.privacy.target_epsilon
+
+
 def test_a_missing_ray_is_one_line_that_says_what_to_install_and_nothing_is_made(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

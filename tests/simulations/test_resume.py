@@ -40,6 +40,17 @@ def experiments(tmp_path_factory: pytest.TempPathFactory, tiny: Callable[..., Ru
         "open": tiny(privacy__mechanism="none"),
         # Noise far above what the target needs, so that no budget refuses a repeated round.
         "private": tiny(privacy__noise_multiplier=12.0, privacy__popularity_noise_multiplier=24.0),
+        "central": tiny(
+            model__head_core="full",
+            model__core_init="statistics",
+            privacy__unit="user",
+            privacy__mechanism="central",
+            privacy__sample_rate=0.3,
+            privacy__noise_multiplier=12.0,
+            privacy__popularity_noise_multiplier=24.0,
+            privacy__statistics_noise_multiplier=24.0,
+            federation__clients_per_round=0,
+        ),
     }
     for name, config in made.items():
         (folder / f"{name}.toml").write_text(config.to_toml())
@@ -164,6 +175,41 @@ def test_a_private_run_killed_at_nine_places_charges_every_round_and_at_most_one
         assert spent[client].total() <= kinds.total() + wasted
     assert [line["round"] for line in lines(folder)] == [0, 1, 2, 3, 4]
     assert all(line["answered"] == 20 for line in lines(folder)[1:])
+
+
+RESERVE_CENTRAL = "hushrec.server.central_privacy:CentralMechanism._reserve"
+NOISED = "hushrec.server.central_privacy:CentralMechanism.noised_mean"
+# (function, when, call, what the server pays again)
+CENTRAL_KILLS = [
+    (RESERVE_CENTRAL, "after", 1, {"popularity": 1}),
+    (RESERVE_CENTRAL, "after", 2, {"popularity": 1, "statistics": 1}),
+    (CHECKPOINT, "before", 1, {"popularity": 1, "statistics": 1}),
+    (RESERVE_CENTRAL, "before", 3, {}),  # both releases are kept; round 1 is not paid
+    (RESERVE_CENTRAL, "after", 1, {"training": 1}),  # paid, nobody asked
+    (NOISED, "after", 1, {"training": 1}),  # summed and noised; the checkpoint of round 1 is lost
+    (RENAME, "before", 3, {"training": 1}),  # the same for round 2
+    (TABLE, "before", 1, {}),
+]
+
+
+def test_a_trusted_server_killed_at_eight_places_pays_again_for_what_was_lost_and_for_nothing_else(
+    hushrec: Start, experiments: dict[str, Path], whole: Callable[[str], Path], tmp_path: Path
+) -> None:
+    folder = tmp_path / "run"
+    arguments: tuple[object, ...] = (experiments["central"], "--out", folder)
+    for at, when, call, _ in CENTRAL_KILLS:
+        ended = hushrec("simulate", *arguments, at=at, when=when, call=call).wait()
+        assert ended.code == -signal.SIGKILL, (at, when, ended.stderr)
+        arguments = ("--resume", folder)
+    ended = hushrec("simulate", *arguments).wait()
+    assert ended.code == 0, ended.stderr
+    spent, expected = charged(folder), charged(whole("central"))
+    assert list(spent) == list(expected)  # the server alone
+    again = sum((Counter(cost) for *_, cost in CENTRAL_KILLS), Counter[str]())
+    assert [kinds - expected[name] for name, kinds in spent.items()] == [again]
+    assert [line["round"] for line in lines(folder)] == [0, 1, 2, 3, 4]
+    privacy, less = (json.loads((at / "results.json").read_text())["privacy"] for at in (folder, whole("central")))
+    assert less["epsilon"] < privacy["epsilon"] <= less["target_epsilon"]
 
 
 def test_the_popularity_release_is_charged_once_to_every_client_and_not_again_by_a_resumed_run(
