@@ -129,10 +129,15 @@ def unpack(record: ArrayRecord, shapes: Shapes) -> Arrays:
 
 
 def _as_type(value: NDArray[np.floating], wire: Wire) -> NDArray[np.floating]:
-    """A copy in that type, by torch: it rounds as numpy does and twenty times faster to and from 16 bits."""
+    """A copy in that type. Large ones by torch, which rounds as numpy does, twenty times faster to and from 16 bits."""
+    if value.size < _LARGE:
+        return value.astype(wire)
     writable = value if value.flags.writeable else value.copy()  # torch warns of memory that it must not change
     made: NDArray[np.floating] = torch.from_numpy(writable).to(getattr(torch, wire), copy=True).numpy()
     return made
+
+
+_LARGE = 10_000  # numbers; torch takes some microseconds to begin
 
 
 @lru_cache(maxsize=256)

@@ -4,15 +4,16 @@
 
 Peak: the best measured FLOP/s of a product, in bfloat16 and in float32, at the shapes of the layer (4,096 tokens) and
 at a large square; a product (m, k) x (k, n) is 2mkn FLOP. Step: per-row gradients of the records through the top K
-layers, before clipping and noise. Counted are only useful FLOP, at T real tokens (padding counts as waste), width w,
-inner width f, rank r, text lengths l and L = the sum of their squares:
+layers, before clipping and noise. Counted are only useful FLOP (padding, and texts that no record reads, are waste), at
+width w, inner width f, rank r, T tokens and L = the sum of the squared text lengths: forward over every text that some
+record reads, once, as the step does it; backward over every text of every record:
 
     frozen layer, forward               2T(4w^2 + 2wf) + 4wL             (four square maps, two wide ones, attention)
     its input gradient, upper layers    2T(4w^2 + 2wf) + 8wL
     its input gradient, lowest layer    2T(w^2 + 2wf)  + 6wL             (nothing below query, key and value is trained)
     adapter of an (a -> b) map          2Tr(a + b) forward, the same again for the weights, and for the input
                                         2Tr(a + b), or 2Trb for query and value of the lowest layer
-    heads of d outputs                  2wd per vector three times; each text once, those of the window twice
+    heads of d outputs                  2wd per vector three times; each text of a record, those of the window twice
 
 Norms, softmax and loss are not counted (no products, or small). `share` is the step's FLOP/s over the large square's,
 `share_of_layer` over what the layer's own shapes reach. The step and the peak take turns; medians. Aim: 0.5.
@@ -65,20 +66,28 @@ def layer_flops(model: Model, dtype: torch.dtype) -> float:
     return sum(a * b for a, b in shapes) / sum(a * b / rates[a, b] for a, b in shapes)
 
 
-def useful_flops(model: Model, lengths: np.ndarray, windows: int) -> float:
-    """FLOP of the step on texts of these lengths, `windows` of which stand in a window; see the module's formula."""
+def useful_flops(model: Model, distinct: np.ndarray, lengths: np.ndarray, windows: int) -> float:
+    """FLOP of the step; see the module's formula.
+
+    Args:
+        distinct: tokens of each text that some record reads, once.
+        lengths: tokens of each text of each record, `windows` of which stand in a window.
+    """
     config, (w, f) = model.config, shapes_of(model)
-    tokens, squares = float(lengths.sum()), float((lengths.astype(float) ** 2).sum())
     ends = {"query": (w, w), "value": (w, w), "attention_output": (w, w), "intermediate": (w, f), "output": (f, w)}
+    once, tokens = float(distinct.sum()), float(lengths.sum())
+    square_once, squares = (float((of.astype(float) ** 2).sum()) for of in (distinct, lengths))
     total = 0.0
     for layer in range(config.top_layers):
-        frozen = 2 * tokens * (4 * w * w + 2 * w * f)
-        total += frozen + 4 * w * squares
-        total += 2 * tokens * (w * w + 2 * w * f) + 6 * w * squares if layer == 0 else frozen + 8 * w * squares
+        total += 2 * once * (4 * w * w + 2 * w * f) + 4 * w * square_once
+        if layer == 0:
+            total += 2 * tokens * (w * w + 2 * w * f) + 6 * w * squares
+        else:
+            total += 2 * tokens * (4 * w * w + 2 * w * f) + 8 * w * squares
         for role in config.targets:
             a, b = ends[role]
             into = b if layer == 0 and role in _LOWEST_WITHOUT_INPUT else a + b
-            total += 2 * tokens * config.r * (2 * (a + b) + into)
+            total += 2 * config.r * (once * (a + b) + tokens * (a + b + into))
     return total + 3 * 2 * w * config.head_dim * (len(lengths) + windows)
 
 
@@ -105,7 +114,8 @@ def measure(config: RunConfig, items: int, source: str, records: int, repeats: i
         for _ in row_gradients(model, request, rows, config):
             pass
         times.append(time.perf_counter() - start)
-        flops.append(useful_flops(model, model.prefix.lengths.numpy()[read[wanted]], int(drawn.mask.sum())))
+        texts, lengths = read[wanted], model.prefix.lengths.numpy()
+        flops.append(useful_flops(model, lengths[np.unique(texts)], lengths[texts], int(drawn.mask.sum())))
         peaks.append(product_flops(square, square, square, dtype))
         layers.append(layer_flops(model, dtype))
     # The first one warms up.

@@ -80,7 +80,7 @@ def test_films_begin_again_under_other_texts(load: Load) -> None:
 
 
 def test_overhead_counts_milliseconds_per_client(load: Load) -> None:
-    result = load("overhead").measure([4, 8], ray_clients=0, repeats=1)
+    result = load("overhead").measure([4, 8], ray_clients=0, pfl="", repeats=1)
     assert set(result["milliseconds_per_client_round"]) == {"4", "8"}
     assert all(0 < value < 1000 for value in result["milliseconds_per_client_round"].values())
 
@@ -146,7 +146,7 @@ def test_useful_flops_are_those_that_torch_counts_without_padding(load: Load, sm
         encoded = recommender.encoder(hidden, mask).view(1, 6, -1)
         total = recommender.item_vectors(encoded).sum() + recommender.user_vectors(encoded[:, :4]).sum()
         total.backward()
-    assert counter.get_total_flops() == pytest.approx(roofline.useful_flops(model, lengths, 4))
+    assert counter.get_total_flops() == pytest.approx(roofline.useful_flops(model, lengths, lengths, 4))
 
 
 def test_roofline_reports_a_share(load: Load, small: Any) -> None:
