@@ -3,9 +3,9 @@
     python simulations/benchmarks/pfl_round.py CLIENTS REPEATS
 
 It imports nothing of hushrec: the package `pfl` pins libraries that hushrec does not work with, so it has a virtual
-environment to itself (python -m venv pfl-env && pfl-env/bin/pip install pfl). A client hands back an update of the size
-that trivial_client.py sends and computes nothing, no noise is added, and messages do not exist: pfl calls a function per
-user and adds up. It prints the seconds of each repeat as JSON, after one round that warms up.
+environment to itself (python -m venv pfl-env && pfl-env/bin/pip install pfl). A client hands back an update of the
+size that trivial_client.py sends and computes nothing, no noise is added, and messages do not exist: pfl calls a
+function per user and adds up. It prints the seconds of each repeat as JSON, after one round that warms up.
 """
 
 from __future__ import annotations
