@@ -10,7 +10,7 @@ from rich.table import Table
 
 from hushrec.common.metrics import Figure
 from hushrec.simulations.frontier import SHOWN, Curve, Level, Retained
-from hushrec.simulations.noise_formula import EXTRAPOLATED_USERS, step_noise, trained_numbers
+from hushrec.simulations.noise_formula import EXTRAPOLATED_USERS, released_numbers, step_noise
 from hushrec.simulations.table import LABELS, OURS, half_interval
 
 _HEADS = {OURS: "hushrec", "frozen_lm": "frozen\nLM", "dp_popularity": "DP-\npop.", "popularity": "popu-\nlarity"}
@@ -59,9 +59,9 @@ def user_tables(curve: Curve, path: str) -> list[Table]:
         kind = "extrapolated" if row["extrapolated"] else "users of a run"
         noise.add_row(f"{row['training_users']:,}", f"{row['noise_over_C']:.3g}", kind)
     noise.caption_justify = "left"
-    numbers = trained_numbers(curve.levels[-1].runs[0].results)
+    numbers = released_numbers(curve.levels[-1].runs[0].results)
     noise.caption = (
-        f"At most {numbers:,} trained numbers; sigma, rounds, share of clients and epsilon as in the largest run."
+        f"At most {numbers:,} noised numbers; sigma, rounds, share of clients and epsilon as in the largest run."
     )
     return [table, noise]
 

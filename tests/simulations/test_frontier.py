@@ -275,6 +275,27 @@ def test_noise_follows_the_formulas_of_the_three_mechanisms(make: Make) -> None:
     assert noise(make, "devices", "gaussian", "devices", 2.0) == pytest.approx(2 * math.sqrt(400 * 20) / (20 * 2))
 
 
+def test_without_rounds_the_noise_is_that_of_the_statistics(make: Make) -> None:
+    """sigma = 3 and the triangle of 10 x 10, from a server and from 20 silos of 400 users."""
+    found = {}
+    for mechanism, shape in (("central", "devices"), ("gaussian", "silos")):
+        path = make(mechanism, 0.5) / "results.json"
+        results = json.loads(path.read_text())
+        results["privacy"]["mechanism"] = mechanism
+        results["dataset"] |= {"training_users": 400, "clients": 20}
+        results["config"] |= {
+            "federation.shape": shape,
+            "federation.rounds": 0,
+            "model.core-init": "statistics",
+            "model.head-dim": 10,
+            "privacy.statistics-noise-multiplier": 3.0,
+        }
+        found[mechanism] = step_noise(results)
+        assert step_noise(results, 4_000) == pytest.approx(found[mechanism] / 10)
+    assert found["central"] == pytest.approx(3 * math.sqrt(55) / 400)
+    assert found["gaussian"] == pytest.approx(3 * math.sqrt(55 * 20) / 400)
+
+
 def test_hundred_times_the_users_divide_the_noise_by_hundred_or_on_devices_by_ten(make: Make) -> None:
     for name, mechanism, shape, factor in (
         ("c", "central", "devices", 100),

@@ -187,7 +187,7 @@ def test_equal_input_gives_an_equal_page(html: str) -> None:
 
 
 def test_plots_are_drawn_with_text_and_page_colours(html: str) -> None:
-    assert html.count("<svg") == 4 + 4 + 4  # training and tail, warm, cold
+    assert html.count("<svg") == 5 + 4 + 4  # training and tail, warm, cold
     assert "validation NDCG@10</text>" in html
     assert "var(--ours)" in html
     assert "#030303" not in html
