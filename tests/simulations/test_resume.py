@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.runs import LEDGER, charged, last_line, lines
 
 from hushrec.common.config import RunConfig
 from hushrec.common.ledger import read_ledger
@@ -19,7 +20,6 @@ from hushrec.common.privacy import PrivacyEvent
 from hushrec.server.checkpoint import read_checkpoint
 
 ADAPTER = "bundle/adapter.safetensors"
-LEDGER = "ledger.jsonl"
 Start = Callable[..., Any]
 RESERVE = "hushrec.common.ledger:Ledger.reserve"
 COMMIT = "hushrec.common.ledger:Ledger.commit"
@@ -30,73 +30,6 @@ LINE = "hushrec.server.rounds:_Recorder._line"
 TABLE = "hushrec.simulations.run:evaluate_run"
 BUNDLE = "hushrec.simulations.run:write_bundle"
 REPORT = "hushrec.simulations.run:write_report"
-
-
-@pytest.fixture(scope="module")
-def experiments(tmp_path_factory: pytest.TempPathFactory, tiny: Callable[..., RunConfig]) -> dict[str, Path]:
-    """Experiment files by name."""
-    folder = tmp_path_factory.mktemp("experiments")
-    made = {
-        "open": tiny(privacy__mechanism="none"),
-        # Noise far above what the target needs, so that no budget refuses a repeated round.
-        "private": tiny(privacy__noise_multiplier=12.0, privacy__popularity_noise_multiplier=24.0),
-        "central": tiny(
-            model__head_core="full",
-            model__core_init="statistics",
-            privacy__unit="user",
-            privacy__mechanism="central",
-            privacy__sample_rate=0.3,
-            privacy__noise_multiplier=12.0,
-            privacy__popularity_noise_multiplier=24.0,
-            privacy__statistics_noise_multiplier=24.0,
-            federation__clients_per_round=0,
-        ),
-    }
-    for name, config in made.items():
-        (folder / f"{name}.toml").write_text(config.to_toml())
-    return {name: folder / f"{name}.toml" for name in made}
-
-
-@pytest.fixture(scope="module")
-def whole(
-    experiments: dict[str, Path], hushrec: Start, tmp_path_factory: pytest.TempPathFactory
-) -> Callable[[str], Path]:
-    """The directory of an uninterrupted run of an experiment."""
-    folders: dict[str, Path] = {}
-
-    def run(name: str) -> Path:
-        if name not in folders:
-            folders[name] = tmp_path_factory.mktemp("whole") / "run"
-            ended = hushrec("simulate", experiments[name], "--out", folders[name]).wait()
-            assert ended.code == 0, ended.stderr
-        return folders[name]
-
-    return run
-
-
-@pytest.fixture
-def copy(whole: Callable[[str], Path], tmp_path: Path) -> Callable[[str], Path]:
-    """A copy of a finished run as it was before its results were written."""
-
-    def unfinished(name: str) -> Path:
-        folder = tmp_path / "run"
-        shutil.copytree(whole(name), folder)
-        (folder / "results.json").unlink()
-        return folder
-
-    return unfinished
-
-
-def lines(folder: Path) -> list[dict[str, Any]]:
-    """rounds.jsonl without what the clock says."""
-    read = [json.loads(line) for line in (folder / "rounds.jsonl").read_text().splitlines()]
-    return [{k: v for k, v in line.items() if "seconds" not in k} for line in read]
-
-
-def charged(folder: Path) -> dict[str, Counter[str]]:
-    """Client -> kind of release -> steps, from a ledger that verifies."""
-    replay = read_ledger(folder / LEDGER)
-    return {c: Counter({e.kind: e.steps for e in replay.events(c)}) for c in replay.clients()}
 
 
 # (function, when, call): where an attempt is killed. Every resumed attempt starts counting its calls again.
@@ -298,10 +231,6 @@ def test_a_second_process_on_the_same_run_is_refused_and_the_first_goes_on(
         assert (folder / ADAPTER).read_bytes() == (whole(name) / ADAPTER).read_bytes()
 
 
-def last_line(text: str) -> str:
-    return text.strip().splitlines()[-1]
-
-
 def test_an_interrupt_leaves_a_run_that_can_be_resumed_and_says_how(
     hushrec: Start, experiments: dict[str, Path], whole: Callable[[str], Path], tmp_path: Path
 ) -> None:
@@ -327,96 +256,6 @@ def test_an_interrupt_of_a_private_round_keeps_its_charge(
     assert sum(kinds["training"] for kinds in charged(folder).values()) == 2 * 20
     assert hushrec("simulate", "--resume", folder).wait().code == 0
     assert sum(kinds["training"] for kinds in charged(folder).values()) == 5 * 20
-
-
-def refused(hushrec: Start, folder: Path, kind: str) -> str:
-    """The one line with which resuming is refused; nothing is written."""
-    before = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
-    ended = hushrec("simulate", "--resume", folder).wait()
-    after = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
-    assert ended.code == 2
-    assert "Traceback" not in ended.stderr
-    assert ended.stdout == ""
-    line = last_line(ended.stderr)
-    assert line.startswith(f"error: {kind}: ")
-    assert {n: c for n, c in after.items() if not n.endswith(".lock")} == {
-        n: c for n, c in before.items() if not n.endswith(".lock")
-    }
-    return line
-
-
-@pytest.mark.parametrize(
-    ("key", "was", "now"),
-    [
-        ("noise-multiplier", "12.0", "1.0"),
-        ("popularity-noise-multiplier", "24.0", "2.0"),
-        ("max-grad-norm", "0.5", "5.0"),
-        ("target-epsilon", "8.0", "80.0"),
-        ("record-span", '"hour"', '"day"'),
-    ],
-)
-def test_a_run_whose_privacy_constants_were_changed_is_refused(
-    key: str, was: str, now: str, copy: Callable[[str], Path], hushrec: Start
-) -> None:
-    folder = copy("private")
-    text = (folder / "experiment.toml").read_text()
-    assert f"\n{key} = {was}\n" in text
-    (folder / "experiment.toml").write_text(text.replace(f"\n{key} = {was}\n", f"\n{key} = {now}\n"))
-    assert "changed from" in refused(hushrec, folder, "PrivacyError")
-
-
-@pytest.mark.parametrize(
-    ("key", "was", "now"),
-    [("seed", "42", "43"), ("r", "2", "3"), ("negatives", "6", "7"), ("optimizer", '"fedadam"', '"fedavg"')],
-)
-def test_a_run_whose_other_settings_were_changed_is_refused(
-    key: str, was: str, now: str, copy: Callable[[str], Path], hushrec: Start
-) -> None:
-    folder = copy("private")
-    text = (folder / "experiment.toml").read_text()
-    assert text.count(f"\n{key} = {was}\n") == 1
-    (folder / "experiment.toml").write_text(text.replace(f"\n{key} = {was}\n", f"\n{key} = {now}\n"))
-    line = refused(hushrec, folder, "ConfigError")
-    assert f".{key} was" in line
-    assert "when this run began" in line
-
-
-def test_a_run_whose_ledger_is_gone_is_refused(copy: Callable[[str], Path], hushrec: Start) -> None:
-    folder = copy("private")
-    (folder / LEDGER).unlink()
-    assert "is gone" in refused(hushrec, folder, "PrivacyError")
-    assert not (folder / LEDGER).exists()
-
-
-def test_a_run_with_the_ledger_of_an_earlier_moment_is_refused(copy: Callable[[str], Path], hushrec: Start) -> None:
-    folder = copy("private")
-    entries = (folder / LEDGER).read_bytes().splitlines(keepends=True)
-    for kept in (1, 3, len(entries) - 2):  # the header; with the popularity release; without the last round
-        (folder / LEDGER).write_bytes(b"".join(entries[:kept]))
-        assert "older than the run's checkpoint" in refused(hushrec, folder, "PrivacyError")
-
-
-def test_a_run_with_an_edited_ledger_is_refused(copy: Callable[[str], Path], hushrec: Start) -> None:
-    folder = copy("private")
-    content = (folder / LEDGER).read_text()
-    (folder / LEDGER).write_text(content.replace('"round":2', '"round":1', 1))
-    assert "ledger line" in refused(hushrec, folder, "LedgerCorrupted")
-
-
-def test_a_run_with_a_damaged_checkpoint_is_refused(copy: Callable[[str], Path], hushrec: Start) -> None:
-    folder = copy("private")
-    path = folder / "checkpoint.safetensors"
-    content = bytearray(path.read_bytes())
-    content[-5] ^= 1
-    path.write_bytes(content)
-    assert "damaged" in refused(hushrec, folder, "BundleError")
-
-
-def test_a_folder_that_is_no_run_cannot_be_resumed(hushrec: Start, tmp_path: Path) -> None:
-    for folder in (tmp_path, tmp_path / "none"):
-        ended = hushrec("simulate", "--resume", folder).wait()
-        assert ended.code == 2
-        assert "is no run directory" in last_line(ended.stderr)
 
 
 def test_events_of_one_round_are_those_of_the_plan(whole: Callable[[str], Path]) -> None:

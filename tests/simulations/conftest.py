@@ -1,0 +1,69 @@
+"""Runs to kill, resume and tamper with."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hushrec.common.config import RunConfig
+
+Start = Callable[..., Any]
+
+
+@pytest.fixture(scope="session")
+def experiments(tmp_path_factory: pytest.TempPathFactory, tiny: Callable[..., RunConfig]) -> dict[str, Path]:
+    """Experiment files by name."""
+    folder = tmp_path_factory.mktemp("experiments")
+    made = {
+        "open": tiny(privacy__mechanism="none"),
+        # Noise far above what the target needs, so that no budget refuses a repeated round.
+        "private": tiny(privacy__noise_multiplier=12.0, privacy__popularity_noise_multiplier=24.0),
+        "central": tiny(
+            model__head_core="full",
+            model__core_init="statistics",
+            privacy__unit="user",
+            privacy__mechanism="central",
+            privacy__sample_rate=0.3,
+            privacy__noise_multiplier=12.0,
+            privacy__popularity_noise_multiplier=24.0,
+            privacy__statistics_noise_multiplier=24.0,
+            federation__clients_per_round=0,
+        ),
+    }
+    for name, config in made.items():
+        (folder / f"{name}.toml").write_text(config.to_toml())
+    return {name: folder / f"{name}.toml" for name in made}
+
+
+@pytest.fixture(scope="session")
+def whole(
+    experiments: dict[str, Path], hushrec: Start, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[str], Path]:
+    """The directory of an uninterrupted run of an experiment."""
+    folders: dict[str, Path] = {}
+
+    def run(name: str) -> Path:
+        if name not in folders:
+            folders[name] = tmp_path_factory.mktemp("whole") / "run"
+            ended = hushrec("simulate", experiments[name], "--out", folders[name]).wait()
+            assert ended.code == 0, ended.stderr
+        return folders[name]
+
+    return run
+
+
+@pytest.fixture
+def copy(whole: Callable[[str], Path], tmp_path: Path) -> Callable[[str], Path]:
+    """A copy of a finished run as it was before its results were written."""
+
+    def unfinished(name: str) -> Path:
+        folder = tmp_path / "run"
+        shutil.copytree(whole(name), folder)
+        (folder / "results.json").unlink()
+        return folder
+
+    return unfinished
