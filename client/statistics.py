@@ -17,7 +17,7 @@ from hushrec.client.rows import Row
 from hushrec.client.store import Store
 from hushrec.common.budget import is_private, noise_on_server
 from hushrec.common.config import RunConfig
-from hushrec.common.core_statistics import popularity_mean, triangle
+from hushrec.common.core_statistics import popularity_mean, triangle, triangle_size
 from hushrec.common.errors import PrivacyError
 from hushrec.common.protocol import Update
 from hushrec.common.workspace import Model
@@ -43,16 +43,17 @@ def co_occurrence(
     if is_private(config) and sigma <= 0:
         raise PrivacyError("privacy.statistics-noise-multiplier is not set, so there is no noise; nothing was released")
     vectors = model.start - popularity_mean(model.start, log_popularity)
+    size = triangle_size(vectors.shape[1])  # not from a row: a client without rows answers like any other
     updates = []
     for store in stores:
         parts = [_contribution(row, vectors) for row in store.rows]
         if is_private(config) and not noise_on_server(config.privacy):
-            noised = NoisedSum(len(parts[0]), max_grad_norm=1.0, noise_multiplier=sigma, denominator=1.0)
+            noised = NoisedSum(size, max_grad_norm=1.0, noise_multiplier=sigma, denominator=1.0)
             for part in parts:
                 noised.add(torch.from_numpy(part)[None])
             total = noised.release().numpy()
         else:
-            total = np.stack(parts).sum(0)
+            total = sum(parts, np.zeros(size, dtype=np.float32))
         updates.append(Update({"statistics": total}, 1))
     return updates
 

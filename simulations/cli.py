@@ -26,6 +26,7 @@ from rich.console import Console
 from hushrec.common.config import RunConfig, parse_override, read_experiment
 from hushrec.common.errors import ConfigError, HushrecError
 from hushrec.simulations import commands, study_commands
+from hushrec.simulations.audit.command import AUDIT_EXAMPLES, audit
 from hushrec.simulations.leakcheck_command import LEAKCHECK_EXAMPLES, leakcheck
 
 app = typer.Typer(
@@ -43,6 +44,7 @@ out, err = Console(), Console(stderr=True)
 
 app.command(epilog=commands.EVALUATE_EXAMPLES)(commands.evaluate)
 app.command(epilog=commands.RECOMMEND_EXAMPLES)(commands.recommend)
+app.command(epilog=AUDIT_EXAMPLES)(audit)
 app.command(epilog=LEAKCHECK_EXAMPLES)(leakcheck)
 app.command(epilog=study_commands.SWEEP_EXAMPLES)(study_commands.sweep)
 app.command(epilog=study_commands.FRONTIER_EXAMPLES)(study_commands.frontier)

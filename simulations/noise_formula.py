@@ -48,7 +48,7 @@ def step_noise(results: Mapping[str, Any], users: int | None = None) -> float | 
 
 def _is_release(results: Mapping[str, Any]) -> bool:
     config = results["config"]
-    return config.get("federation.rounds") == 0 and config.get("model.core-init") == "statistics"
+    return bool(config.get("federation.rounds") == 0 and config.get("model.core-init") == "statistics")
 
 
 def released_numbers(results: Mapping[str, Any]) -> int:

@@ -72,6 +72,12 @@ def test_adding_a_row_of_any_length_moves_the_sum_by_at_most_one(
     assert moves[4] <= 1 + 1e-6
 
 
+def test_a_client_without_rows_sends_noise_like_any_other(config: RunConfig) -> None:
+    noised = sum_of(config, Client())[0]
+    assert stats.kstest(noised / SIGMA, "norm").pvalue > 1e-4
+    assert not sum_of(config.replace(privacy__mechanism="none"), Client()).any()
+
+
 def test_a_client_with_one_empty_row_sends_noise_like_any_other(config: RunConfig) -> None:
     sent = sum_of(config, *[Client([5]) for _ in range(60)]).ravel()
     assert stats.kstest(sent / SIGMA, "norm").pvalue > 1e-4
