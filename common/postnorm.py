@@ -12,6 +12,7 @@ Opacus' hooks (client/private.py).
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -284,8 +285,8 @@ class PostNormStack:
             factor, where Opacus' hooks leave theirs.
         """
         anchor = torch.zeros((), requires_grad=True)  # autograd calls no function whose inputs need no gradient
-        vectors: Tensor = _Rows.apply(anchor, self, encoded, index, wanted)  # type: ignore[no-untyped-call]
-        return vectors
+        apply: Callable[..., Tensor] = _Rows.apply
+        return apply(anchor, self, encoded, index, wanted)
 
     @torch.no_grad()
     def backward(self, encoded: Encoded, index: Tensor, wanted: Tensor, slopes: Tensor) -> RowGradients:

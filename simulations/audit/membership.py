@@ -242,8 +242,8 @@ def neighbour_scores(
         first, second = _noiseless(pair.inside_update, config), _noiseless(pair.outside_update, config)
         apart, middle = first - second, (first + second) / 2
         distance = max(float(np.linalg.norm(apart)), 1e-30)
-        ends = (float((flat(update) - middle) @ apart) / distance / noise for update in (one, other))
-        scores.append((*ends, distance / noise))  # type: ignore[arg-type]
+        mine, theirs = (float((flat(update) - middle) @ apart) / distance / noise for update in (one, other))
+        scores.append((mine, theirs, distance / noise))
     columns = np.array(scores).reshape(-1, 3).T
     return columns[0], columns[1], columns[2]
 

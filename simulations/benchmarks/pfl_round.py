@@ -30,7 +30,7 @@ from pfl.stats import MappedVectorStatistics
 SHAPES = {"core": (64, 64), "offset": (64,), **{f"layer.{number}": (8, 8) for number in range(5)}}
 
 
-class Trivial(FederatedAlgorithm):  # type: ignore[misc]  # pfl is untyped here
+class Trivial(FederatedAlgorithm):
     """Answers with zeros."""
 
     def get_next_central_contexts(self, *args: Any, **kwargs: Any) -> None:

@@ -115,7 +115,7 @@ def flattened_candidates(setup: Setup) -> Callable[[Pairs], Tensor]:
             with pytest.warns(UserWarning, match="Full backward hook is firing"):  # as flat_rows knows
                 losses.sum().backward()
             recommender.encoder.layout.rows = 1
-            samples = [parameter.grad_sample.flatten(1) for parameter in parameters(model)]  # type: ignore[attr-defined]
+            samples = [parameter.grad_sample.flatten(1) for parameter in parameters(model)]
         return clipped(torch.cat(samples, dim=1))
 
     return summed

@@ -157,7 +157,7 @@ def test_layers_written_out_give_the_gradients_of_the_layers(base: BaseModel, k:
         made.zero_grad()
         (made.encode_rows(prefix, index[row : row + 1], wanted[row : row + 1]) * aim[row]).sum().backward()
         for factor in (module for module in made.modules() if isinstance(module, Factor)):
-            gradient, sample = factor.weight.grad, factor.weight.grad_sample  # type: ignore[attr-defined]
+            gradient, sample = factor.weight.grad, factor.weight.grad_sample
             assert gradient is not None
             assert (sample[row] - gradient).norm() <= 1e-4 * gradient.norm() + 1e-7
 
