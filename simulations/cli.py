@@ -172,9 +172,7 @@ def main() -> None:
         err.print(f"[bold red]error:[/bold red] {type(error).__name__}: ", end="")
         err.print(str(error), markup=False, highlight=False, soft_wrap=True)
         sys.exit(2)
-    except typer.Abort:
-        sys.exit(130)
-    except KeyboardInterrupt:
+    except (typer.Abort, KeyboardInterrupt):  # click makes the latter the former
         err.print("interrupted")
         sys.exit(130)
     except Exception as error:

@@ -10,8 +10,6 @@ from __future__ import annotations
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import cast
 from unittest.mock import patch
 
@@ -27,18 +25,17 @@ from hushrec.client.store import count_clients
 from hushrec.common.budget import (
     enforced_claim,
     is_private,
-    ledger_header,
     most_participations,
     noise_on_server,
     popularity_events,
     release_events,
 )
 from hushrec.common.config import RunConfig
-from hushrec.common.ledger import Ledger
 from hushrec.common.privacy import Claim, PrivacyEvent, solve_noise_multiplier
 from hushrec.common.protocol import TrainRequest
 from hushrec.common.workspace import Model
-from hushrec.server.central_privacy import CentralMechanism, clip
+from hushrec.server.central_privacy import clip
+from hushrec.simulations.audit.observer import throwaway_mechanism
 
 TARGET = 1.0  # epsilon
 LOUDNESS = 10.0  # norm of a canary's gradient over C: only clipping brings it down to C
@@ -195,7 +192,7 @@ def _train_centrally(
     model = _Numbers(size)
     stores = {int(row.key): _Canaries(row.key, (row,)) for row in rows}
     unit = privacy.max_grad_norm / privacy.denominator
-    with _central(found.config) as central:
+    with throwaway_mechanism(found.config) as central:
         for step, sign in enumerate(signs.tolist()):
             drawn = [stores[node] for node in central.sample(sorted(stores), step + 1)]
             with _planted(_loud(found, directions, sign)):
@@ -219,17 +216,8 @@ def _release_once(
         return
     (event,) = popularity_events(found.config.privacy)
     total = np.zeros(size, dtype=np.float64)
-    with _central(found.config) as central:
+    with throwaway_mechanism(found.config) as central:
         central.reserve(event)
         for row in loud:
             total += clip({"counts": row}, 1.0)["counts"]
         yield central.noised(total, event).astype(np.float32)
-
-
-@contextmanager
-def _central(config: RunConfig) -> Iterator[CentralMechanism]:
-    """The server's mechanism with a ledger of its own, which is thrown away."""
-    with TemporaryDirectory() as folder:
-        header = ledger_header(config, "canaries")
-        with Ledger.open(Path(folder) / "ledger.jsonl", header) as ledger:
-            yield CentralMechanism(config, ledger)

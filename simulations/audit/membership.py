@@ -8,11 +8,8 @@ constant, and receives the update after the wire. This file judges no score (roc
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import numpy as np
 import torch
@@ -23,14 +20,14 @@ from torch import Tensor
 from hushrec.client.gradients import RoundTexts, round_inputs, row_gradients
 from hushrec.client.rows import Row, device_rows
 from hushrec.client.training import train_cohort
-from hushrec.common.budget import ledger_header, noise_on_server
+from hushrec.common.budget import noise_on_server
 from hushrec.common.config import RunConfig
 from hushrec.common.interactions import History
-from hushrec.common.ledger import Ledger
 from hushrec.common.protocol import Arrays, TrainRequest, pack, unpack
 from hushrec.common.secret_noise import poisson_choice
 from hushrec.common.workspace import open_dataset, open_split, shared_model
 from hushrec.server.central_privacy import CentralMechanism, clip
+from hushrec.simulations.audit.observer import flat, throwaway_mechanism
 
 Floats = NDArray[np.float64]
 Items = NDArray[np.int64]
@@ -131,7 +128,7 @@ class CuriousServer:
         sent = [self._sent(update) for update in updates]
         if not noise_on_server(config.privacy):
             return sent
-        with _central(config) as central:
+        with throwaway_mechanism(config) as central:
             return [self._central_release(central, update, config) for update in sent]
 
     def _central_release(self, central: CentralMechanism, update: Arrays, config: RunConfig) -> Arrays:
@@ -262,11 +259,6 @@ def _noiseless(update: Arrays, config: RunConfig) -> Floats:
     return flat(clip(update, scale * privacy.max_grad_norm)) / privacy.denominator
 
 
-def flat(arrays: Arrays) -> Floats:
-    """(d,) all numbers of an update."""
-    return np.concatenate([value.ravel() for value in arrays.values()]).astype(np.float64)
-
-
 def private_rows(key: str, history: History, config: RunConfig) -> tuple[Row, ...]:
     """The rows that the run's mechanism clips: a device's records, or the user as one row."""
     if config.privacy.unit == "record":
@@ -277,11 +269,3 @@ def private_rows(key: str, history: History, config: RunConfig) -> tuple[Row, ..
 def expected_advantage(distances: Floats, sample_rate: float) -> float:
     """What the likelihood-ratio test reaches under the noise that is promised."""
     return float(np.mean([sample_rate * math.erf(distance / math.sqrt(8)) for distance in distances.tolist()]))
-
-
-@contextmanager
-def _central(config: RunConfig) -> Iterator[CentralMechanism]:
-    """The server's mechanism, with a ledger that is thrown away."""
-    header = ledger_header(config, "attack")
-    with TemporaryDirectory() as folder, Ledger.open(Path(folder) / "ledger.jsonl", header) as ledger:
-        yield CentralMechanism(config, ledger)

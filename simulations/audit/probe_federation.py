@@ -46,6 +46,7 @@ from hushrec.server.central_privacy import SERVER, CentralMechanism
 from hushrec.server.optimizer import ServerOptimizer
 from hushrec.server.releases import release_popularity, release_statistics
 from hushrec.server.strategy import AdapterStrategy
+from hushrec.simulations.audit.observer import flat
 from hushrec.simulations.audit.probe_units import CATALOGUE, Holdings, Items, cut_rows, draw_items, holdings, releases
 from hushrec.simulations.grid import QUERY, TRAIN, CohortHandler, InProcessGrid
 
@@ -260,12 +261,12 @@ class ProbeFederation:
             record = answer.content[field]
             assert isinstance(record, ArrayRecord)
             arrays = unpack(record, self.shapes(field))
-            released[client] = self.in_clipping_norms(arrays, config) if field == "update" else _flat(arrays)
+            released[client] = self.in_clipping_norms(arrays, config) if field == "update" else flat(arrays)
         return released
 
     def in_clipping_norms(self, update: Arrays, config: RunConfig) -> Vector:
         """(d,) the sum that a client's update was made of, in units of C."""
-        return _flat(update) * (-config.privacy.denominator / config.train.learning_rate / config.privacy.max_grad_norm)
+        return flat(update) * (-config.privacy.denominator / config.train.learning_rate / config.privacy.max_grad_norm)
 
     def shapes(self, field: Field) -> dict[str, tuple[int, ...]]:
         """Name -> shape of the arrays of a reply."""
@@ -285,7 +286,7 @@ class ProbeFederation:
             strategy.aggregate_train(server_round, grid.send_and_receive(messages))
             if not optimizer.means:
                 raise NothingReleased("the server", " ".join(strategy.traffic.refused))
-            return _flat(optimizer.means[-1]) * (config.privacy.denominator / config.privacy.max_grad_norm)
+            return flat(optimizer.means[-1]) * (config.privacy.denominator / config.privacy.max_grad_norm)
         try:
             if field == "counts":
                 release_popularity(grid, config, CATALOGUE, central)
@@ -308,9 +309,9 @@ class ProbeFederation:
         if not optimizer.means:
             raise NothingReleased("the server", " ".join(strategy.traffic.refused))
         records = [answer.content["update"] for answer in answers]
-        first, second = (_flat(unpack(one, self.model.shapes)) for one in records if isinstance(one, ArrayRecord))
+        first, second = (flat(unpack(one, self.model.shapes)) for one in records if isinstance(one, ArrayRecord))
         apart = first - second
-        return float((_flat(optimizer.means[-1]) - second) @ apart / (apart @ apart))
+        return float((flat(optimizer.means[-1]) - second) @ apart / (apart @ apart))
 
     def strategy(
         self, config: RunConfig, central: CentralMechanism | None
@@ -335,7 +336,3 @@ _NONE = ConfigRecord()
 def ledger_path(config: RunConfig) -> Path:
     """The file of a variant's ledger."""
     return Path(config.run.directory) / LEDGER
-
-
-def _flat(arrays: Arrays) -> Vector:
-    return np.concatenate([value.astype(np.float64).ravel() for value in arrays.values()])

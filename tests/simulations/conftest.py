@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.runs import CENTRAL, STATISTICS
 
 from hushrec.common.config import RunConfig
 
@@ -23,15 +24,12 @@ def experiments(tmp_path_factory: pytest.TempPathFactory, tiny: Callable[..., Ru
         # Noise far above what the target needs, so that no budget refuses a repeated round.
         "private": tiny(privacy__noise_multiplier=12.0, privacy__popularity_noise_multiplier=24.0),
         "central": tiny(
-            model__head_core="full",
-            model__core_init="statistics",
-            privacy__unit="user",
-            privacy__mechanism="central",
+            **CENTRAL,
+            **STATISTICS,
             privacy__sample_rate=0.3,
             privacy__noise_multiplier=12.0,
             privacy__popularity_noise_multiplier=24.0,
             privacy__statistics_noise_multiplier=24.0,
-            federation__clients_per_round=0,
         ),
     }
     for name, config in made.items():

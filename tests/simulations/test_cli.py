@@ -217,6 +217,17 @@ def test_an_error_that_nobody_planned_for_keeps_its_traceback(
         cli.main()
 
 
+def test_an_interrupt_outside_of_training_is_one_word(
+    hush: Callable[..., Ended], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*args: object, **named: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("hushrec.simulations.audit.command._audited", interrupted)
+    ended = hush("audit", "somewhere")
+    assert (ended.code, ended.err.strip(), ended.out) == (130, "interrupted", "")
+
+
 def test_the_installed_command_and_its_module_start_without_loading_torch() -> None:
     """Help and mistakes are answered at once."""
     program = "import sys; from hushrec.simulations import cli; print('torch' in sys.modules, 'pandas' in sys.modules)"

@@ -19,6 +19,7 @@ import pytest
 from flwr.app import Context, Error, Message, MessageType, RecordDict
 from flwr.clientapp import ClientApp
 from safetensors.numpy import load_file
+from support.runs import CENTRAL
 
 from hushrec.common.budget import training_event
 from hushrec.common.config import RunConfig
@@ -118,14 +119,7 @@ def test_an_interrupted_private_run_leaves_no_process_and_is_resumed_with_every_
 @needs_ray
 @pytest.mark.timeout(900)
 def test_a_trusted_server_samples_clips_and_pays_on_ray_too(tiny: Callable[..., RunConfig], tmp_path: Path) -> None:
-    config = tiny(
-        privacy__unit="user",
-        privacy__mechanism="central",
-        privacy__sample_rate=0.3,
-        federation__clients_per_round=0,
-        federation__rounds=3,
-        evaluation__every=0,
-    )
+    config = tiny(**CENTRAL, privacy__sample_rate=0.3, federation__rounds=3, evaluation__every=0)
     results = execute(new_run(config, tmp_path / "run"), engine="ray")
     replay = read_ledger(tmp_path / "run" / "ledger.jsonl")
     (server,) = replay.clients()

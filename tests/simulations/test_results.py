@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.runs import CENTRAL, STATISTICS
 
 from hushrec.common import datasets
 from hushrec.common.config import RunConfig
@@ -224,14 +225,7 @@ def test_what_the_figures_must_order_is_in_order(results: dict[str, Any]) -> Non
 def test_a_bundle_of_a_run_with_statistics_recommends_and_is_evaluated_again(
     tiny: Callable[..., RunConfig], tmp_path: Path
 ) -> None:
-    config = tiny(
-        model__head_core="full",
-        model__core_init="statistics",
-        privacy__unit="user",
-        privacy__mechanism="central",
-        federation__clients_per_round=0,
-        federation__rounds=0,
-    )
+    config = tiny(**CENTRAL, **STATISTICS, federation__rounds=0)
     folder = tmp_path / "run"
     started = new_run(config, folder)
     results = execute(started)

@@ -10,6 +10,12 @@ from typing import Any
 from hushrec.common.ledger import read_ledger
 
 LEDGER = "ledger.jsonl"
+CENTRAL: dict[str, Any] = {  # C3, as changes of a tiny configuration
+    "privacy__unit": "user",
+    "privacy__mechanism": "central",
+    "federation__clients_per_round": 0,
+}
+STATISTICS: dict[str, Any] = {"model__head_core": "full", "model__core_init": "statistics"}
 
 
 def lines(folder: Path) -> list[dict[str, Any]]:
