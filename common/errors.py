@@ -5,6 +5,7 @@ HushrecError
 ├── DataError                a data file cannot be read as asked
 ├── ProtocolError            a message from the other side is not what the protocol allows
 ├── BundleError              a bundle or checkpoint is damaged or does not fit
+├── Interrupted              the user stopped it; its text says how to go on
 └── PrivacyError             continuing would break a privacy claim
     ├── PrivacyBudgetExhausted
     └── LedgerCorrupted
@@ -39,6 +40,10 @@ class ProtocolError(HushrecError):
 
 class BundleError(HushrecError):
     """A bundle or checkpoint is damaged, or belongs to another model or catalogue."""
+
+
+class Interrupted(HushrecError):
+    """The user stopped it with Ctrl-C; what was done is kept, and the text says how to go on."""
 
 
 class PrivacyError(HushrecError):

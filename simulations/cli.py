@@ -24,7 +24,7 @@ import typer
 from rich.console import Console
 
 from hushrec.common.config import RunConfig, parse_override, read_experiment
-from hushrec.common.errors import ConfigError, HushrecError
+from hushrec.common.errors import ConfigError, HushrecError, Interrupted
 from hushrec.simulations import commands, study_commands
 from hushrec.simulations.audit.command import AUDIT_EXAMPLES, audit
 from hushrec.simulations.leakcheck_command import LEAKCHECK_EXAMPLES, leakcheck
@@ -39,6 +39,7 @@ app = typer.Typer(
     "differential privacy.",
     epilog="Start with: [bold]hushrec simulate[/bold]",
 )
+INTERRUPTED = 130  # 128 + SIGINT, as a shell says it
 out, err = Console(), Console(stderr=True)
 
 
@@ -168,16 +169,20 @@ def main() -> None:
     """Entry point: run a command, and turn every expected failure into one line and an exit code."""
     try:
         status = app(standalone_mode=False, prog_name="hushrec")
+    except Interrupted as stopped:
+        err.print(str(stopped), markup=False, highlight=False, soft_wrap=True)
+        sys.exit(INTERRUPTED)
     except HushrecError as error:
         err.print(f"[bold red]error:[/bold red] {type(error).__name__}: ", end="")
         err.print(str(error), markup=False, highlight=False, soft_wrap=True)
         sys.exit(2)
-    except (typer.Abort, KeyboardInterrupt):  # click makes the latter the former
-        err.print("interrupted")
-        sys.exit(130)
+    except typer.Abort:  # the end of the input, at a question
+        status = INTERRUPTED
     except Exception as error:
         if (show := getattr(error, "show", None)) is None:  # click's usage errors know how to print themselves
             raise
         show()
         sys.exit(getattr(error, "exit_code", 2))
+    if status == INTERRUPTED:  # typer turns a KeyboardInterrupt into this status, and says nothing
+        err.print("interrupted")
     sys.exit(status if isinstance(status, int) else 0)

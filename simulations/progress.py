@@ -15,6 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from hushrec.common.budget import is_private, noise_on_server
 from hushrec.common.config import RunConfig
+from hushrec.common.errors import Interrupted
 from hushrec.server.checkpoint import read_checkpoint
 from hushrec.simulations.run import IN_PROCESS, Watcher, execute
 
@@ -71,7 +72,7 @@ def show_run(config: RunConfig, console: Console, engine: str = IN_PROCESS) -> d
     """Execute a run with its progress on `console`; Ctrl-C leaves a run that can be resumed.
 
     Raises:
-        KeyboardInterrupt: passed on after telling how to resume.
+        Interrupted: by Ctrl-C; says how to resume.
     """
     folder = Path(config.run.directory)
     for line in describe_run(config):
@@ -110,9 +111,8 @@ def show_run(config: RunConfig, console: Console, engine: str = IN_PROCESS) -> d
         except KeyboardInterrupt:
             checkpoint = read_checkpoint(folder)
             done = checkpoint.server_round if checkpoint else 0
-            text = f"\ninterrupted after round {done}; go on with: hushrec simulate --resume {shlex.quote(str(folder))}"
-            console.print(text, markup=False, highlight=False, soft_wrap=True)
-            raise
+            go_on = f"hushrec simulate --resume {shlex.quote(str(folder))}"
+            raise Interrupted(f"interrupted after round {done}; go on with: {go_on}") from None
         finally:
             rounds.removeHandler(handler)
             rounds.propagate = before

@@ -14,6 +14,8 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from hushrec.common.errors import Interrupted
+
 if TYPE_CHECKING:  # torch takes seconds to import: commands load it when they run
     from hushrec.simulations.sweep import Outcome, Standing, Sweep
 
@@ -103,8 +105,7 @@ def _show_sweep(found: Sweep) -> int:
                 err.print(text, markup=False, highlight=False, soft_wrap=True)
         except KeyboardInterrupt:
             text = f"stopped after {len(outcomes)} of {n} points; the same command goes on from here"
-            err.print(text, markup=False, highlight=False, soft_wrap=True)
-            raise
+            raise Interrupted(text) from None
     return sum(outcome.state == "failed" for outcome in outcomes)
 
 
