@@ -16,14 +16,14 @@ from hushrec.client.charging import Receipts, charge
 from hushrec.client.gradients import RoundTexts
 from hushrec.client.popularity import popularity_counts
 from hushrec.client.statistics import co_occurrence
-from hushrec.client.store import Store, open_simulated
+from hushrec.client.store import Store, open_model, open_store
 from hushrec.client.training import train_cohort
 from hushrec.common.budget import is_private, noise_on_server, popularity_events, statistics_events, training_event
 from hushrec.common.config import RunConfig
 from hushrec.common.errors import HushrecError, PrivacyError, ProtocolError
 from hushrec.common.privacy import PrivacyEvent
 from hushrec.common.protocol import Field, TrainRequest, Update, read_query, read_train, refusal, reply, reply_sha256
-from hushrec.common.workspace import Model, shared_model
+from hushrec.common.workspace import Model
 
 log = logging.getLogger("hushrec.client")  # stays on the device
 COHORT = 64  # private clients computed together; bounds memory, and more is not faster
@@ -54,7 +54,7 @@ def answer_alone(handler: Handler, message: Message, context: Context) -> Messag
 def answer_train(messages: Sequence[Message], contexts: Sequence[Context]) -> list[Message]:
     """One answer per train message, in order. All messages of a cohort must carry the same request."""
     config = RunConfig.from_flat(_scalars(contexts[0]))
-    model = shared_model(config.model, config.data)
+    model = open_model(config, contexts[0].node_config)
     members = _open(messages, contexts, config)
     request = _common_request(members, model)
     if request is None:
@@ -72,7 +72,7 @@ def answer_train(messages: Sequence[Message], contexts: Sequence[Context]) -> li
 def answer_query(messages: Sequence[Message], contexts: Sequence[Context]) -> list[Message]:
     """One contribution to the asked release per query message, in order."""
     config = RunConfig.from_flat(_scalars(contexts[0]))
-    model = shared_model(config.model, config.data)
+    model = open_model(config, contexts[0].node_config)
     items = len(model.prefix)
     try:
         # In process all messages of a release share one content, which is decoded once.
@@ -113,7 +113,7 @@ def _open(messages: Sequence[Message], contexts: Sequence[Context], config: RunC
     for message, context in zip(messages, contexts, strict=True):
         member = _Member(message)
         try:
-            member.store = open_simulated(config, context.node_config)
+            member.store = open_store(config, context.node_config)
         except Exception as error:  # whatever it is, its text must not leave as Flower's error reply
             member.answer = _refused(message, error)
         members.append(member)

@@ -6,20 +6,24 @@ A store holds one client's data. It never opens another client's, and never trai
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 
+from hushrec.client.device.folder import DeviceFolder, open_device_folder
 from hushrec.client.rows import Row, device_rows, user_rows
 from hushrec.common.budget import is_private, noise_on_server
 from hushrec.common.config import RunConfig
-from hushrec.common.errors import ConfigError
+from hushrec.common.errors import BundleError, ConfigError
 from hushrec.common.interactions import History
 from hushrec.common.ledger import Ledger
-from hushrec.common.run_ledger import open_ledger
-from hushrec.common.workspace import open_dataset, open_split
+from hushrec.common.run_ledger import open_device_ledger, open_ledger
+from hushrec.common.workspace import Model, build_model, open_dataset, open_split, shared_model
+
+DEVICE_FOLDER = "device-folder"  # in the node configuration of a real device
 
 
 class Store(Protocol):
@@ -40,8 +44,8 @@ class Store(Protocol):
 
 
 @dataclass(frozen=True, eq=False)
-class SimulatedStore:
-    """One client of a simulation: a part of a data set, and the simulation's one ledger file."""
+class ClientStore:
+    """A client's storage as it was read: of a simulation (part of a data set, one ledger for all) or of a device."""
 
     client: str
     rows: tuple[Row, ...]
@@ -54,7 +58,56 @@ def count_clients(config: RunConfig) -> int:
     return users if config.federation.shape == "devices" else min(config.federation.silos, users)
 
 
-def open_simulated(config: RunConfig, node_config: Mapping[str, object]) -> SimulatedStore:
+def open_store(config: RunConfig, node_config: Mapping[str, object]) -> ClientStore:
+    """The store that a node's configuration names: a device's folder, or a partition of a simulation.
+
+    Raises:
+        ConfigError: it names neither.
+        DataError, BundleError, PrivacyError: the device's folder is not as it should be.
+    """
+    folder = node_config.get(DEVICE_FOLDER)
+    return open_simulated(config, node_config) if folder is None else open_device(Path(str(folder)), config)
+
+
+def open_model(config: RunConfig, node_config: Mapping[str, object]) -> Model:
+    """The untrained model on the catalogue of the simulation, or on the one that the device pinned."""
+    folder = node_config.get(DEVICE_FOLDER)
+    return shared_model(config.model, config.data) if folder is None else _device_model(str(folder))
+
+
+def open_device(path: Path, config: RunConfig) -> ClientStore:
+    """The store of the device in `path`: its database as it is now, and its own signed ledger.
+
+    Raises:
+        ConfigError: settings that a device with one user cannot follow.
+        DataError, BundleError, PrivacyError: the folder, the database or the ledger is not as it should be.
+    """
+    folder = open_device_folder(path)
+    if config.federation.shape != "devices":
+        raise ConfigError('a device holds one user; federation.shape must be "devices"')
+    with folder.open_database() as database:
+        history = database.history(folder.invitation.catalog)
+    ledger = None
+    if is_private(config) and not noise_on_server(config.privacy):
+        ledger = open_device_ledger(folder.ledger, config, folder.name, folder.signing_key())
+    rows = _rows_of_device(folder.name, history, config) if len(history) else ()
+    return ClientStore(folder.name, rows, ledger)
+
+
+@lru_cache(maxsize=1)
+def _device_model(path: str) -> Model:
+    folder: DeviceFolder = open_device_folder(Path(path))
+    pinned = folder.invitation
+    model = build_model(pinned.config.model, pinned.catalog)
+    if model.base.sha256 != pinned.base_sha256:
+        raise BundleError(
+            f"the federation trains a base model with SHA-256 {pinned.base_sha256[:12]}..., but "
+            f"{pinned.config.model.base!r} here has {model.base.sha256[:12]}...; install that model"
+        )
+    return replace(model, training_items=pinned.training_items)
+
+
+def open_simulated(config: RunConfig, node_config: Mapping[str, object]) -> ClientStore:
     """The store of partition `node_config["partition-id"]`.
 
     Raises:
@@ -65,7 +118,7 @@ def open_simulated(config: RunConfig, node_config: Mapping[str, object]) -> Simu
         raise ConfigError(f"no partition {partition!r}: this data set has clients 0..{count_clients(config) - 1}")
     name = f"{'device' if config.federation.shape == 'devices' else 'silo'}-{partition}"
     ledger = None if noise_on_server(config.privacy) else open_ledger(config)
-    return SimulatedStore(name, _partition_rows(config)[partition], ledger)
+    return ClientStore(name, _partition_rows(config)[partition], ledger)
 
 
 @lru_cache(maxsize=2)

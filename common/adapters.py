@@ -92,6 +92,14 @@ class AdaptedLinear(nn.Module):
         result: Tensor = self.base(x) + change * self.scale
         return result
 
+    @torch.no_grad()
+    def change(self) -> Tensor:
+        """(out, in) float32: what the adapter adds to the weight of the frozen layer."""
+        up, down = (part.weight if isinstance(part, Factor) else part for part in (self.lora_B, self.lora_A))
+        inner = down if self.core is None else self.core.weight @ down
+        added: Tensor = (up @ inner).float().cpu() * self.scale
+        return added
+
 
 def _apply(factor: Factor | nn.Parameter, x: Tensor) -> Tensor:
     return F.linear(x, factor.to(x.dtype)) if isinstance(factor, nn.Parameter) else factor(x)

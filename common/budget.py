@@ -123,6 +123,24 @@ def with_noise(config: RunConfig, clients: int, units: int) -> RunConfig:
     return config.replace(privacy__noise_multiplier=sigma)
 
 
+def require_plan(config: RunConfig, clients: int) -> None:
+    """Refuse a private run whose whole plan costs more than its budget, before it reads or writes anything.
+
+    Args:
+        config: its noise solved or given.
+        clients: how many there are.
+    Raises:
+        ConfigError: the given noise is too small for the rounds and releases that are planned.
+    """
+    privacy, rounds = config.privacy, config.federation.rounds
+    if is_private(config) and not (spent := spent_after(config, clients, rounds)) <= privacy.target_epsilon:
+        raise ConfigError(
+            f"the plan of {rounds} rounds and its other releases would spend epsilon {spent:.4g}, more than "
+            f"privacy.target-epsilon {privacy.target_epsilon:g}: set privacy.noise-multiplier = 0 to have it solved, "
+            "plan fewer rounds, or add more noise to every release"
+        )
+
+
 def spent_after(config: RunConfig, clients: int, server_round: int) -> float:
     """Epsilon of the client that took part most often, after `server_round` rounds (RDP, the enforced figure)."""
     rounds = most_participations(clients, server_round, config.federation.clients_per_round)

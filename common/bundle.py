@@ -17,11 +17,13 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
-from hushrec.common.catalog import Catalog
+from hushrec.common.catalog import Catalog, catalog_from_json, catalog_to_json
 from hushrec.common.config import ModelConfig, RunConfig
 from hushrec.common.errors import BundleError, ConfigError
+from hushrec.common.manifest import sealed
 from hushrec.common.protocol import Arrays
-from hushrec.common.scorer import LMScorer, ScoringChoices
+from hushrec.common.scorer import LMScorer
+from hushrec.common.scoring import ScoringChoices
 from hushrec.common.workspace import Model, build_model
 
 FORMAT = 1
@@ -73,7 +75,7 @@ def write_bundle(folder: Path, bundle: Bundle) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {f"adapter/{name}": np.ascontiguousarray(value) for name, value in bundle.adapter.items()}
     tensors["log-popularity"] = np.ascontiguousarray(bundle.log_popularity)
-    files = {ADAPTER: save(tensors), CATALOG: _catalog_json(bundle.catalog)}
+    files = {ADAPTER: save(tensors), CATALOG: json.dumps(catalog_to_json(bundle.catalog), ensure_ascii=False).encode()}
     for name, content in files.items():
         (folder / name).write_bytes(content)
     manifest = {
@@ -85,7 +87,7 @@ def write_bundle(folder: Path, bundle: Bundle) -> None:
         "privacy": bundle.privacy,
         "files": {name: hashlib.sha256(content).hexdigest() for name, content in files.items()},
     }
-    (folder / MANIFEST).write_text(_sealed(manifest), encoding="utf-8")
+    (folder / MANIFEST).write_text(sealed(manifest), encoding="utf-8")
 
 
 def read_bundle(folder: Path) -> Bundle:
@@ -101,7 +103,7 @@ def read_bundle(folder: Path) -> Bundle:
         manifest = json.loads(text)
         if manifest["format"] != FORMAT:
             raise BundleError(f"{folder} has bundle format {manifest['format']}, this hushrec reads {FORMAT}")
-        if _sealed(manifest) != text:
+        if sealed(manifest) != text:
             raise BundleError(f"{folder / MANIFEST} is not as it was written; fetch the bundle again")
         content = {name: (folder / name).read_bytes() for name in (ADAPTER, CATALOG)}
         for name, data in content.items():
@@ -111,7 +113,7 @@ def read_bundle(folder: Path) -> Bundle:
         return Bundle(
             model_config=_model_config(manifest["model"]),
             base_sha256=manifest["base_sha256"],
-            catalog=_read_catalog(content[CATALOG]),
+            catalog=catalog_from_json(json.loads(content[CATALOG])),
             adapter={n.removeprefix("adapter/"): v for n, v in tensors.items() if n.startswith("adapter/")},
             log_popularity=tensors["log-popularity"],
             choices=ScoringChoices(**manifest["choices"]),
@@ -126,38 +128,9 @@ def read_bundle(folder: Path) -> Bundle:
         raise BundleError(f"the bundle in {folder} is damaged: {error}") from error
 
 
-def _sealed(manifest: dict[str, Any]) -> str:
-    """The manifest's one text, with the SHA-256 of everything else in it (against damage, not against a forger)."""
-    rest = {name: value for name, value in manifest.items() if name != "sha256"}
-    digest = hashlib.sha256(json.dumps(rest).encode()).hexdigest()
-    return json.dumps({**rest, "sha256": digest}, indent=1) + "\n"
-
-
 def _model_config(values: dict[str, Any]) -> ModelConfig:
     flat = {
         f"model.{name.replace('_', '-')}": ",".join(value) if isinstance(value, list) else value
         for name, value in values.items()
     }
     return RunConfig.from_flat(flat, "the bundle's manifest").model
-
-
-def _catalog_json(catalog: Catalog) -> bytes:
-    columns = {
-        "item_ids": list(catalog.item_ids),
-        "texts": list(catalog.texts),
-        "titles": list(catalog.titles),
-        "years": catalog.years.tolist(),
-        "genres": [list(genres) for genres in catalog.genres],
-    }
-    return json.dumps(columns, ensure_ascii=False).encode()
-
-
-def _read_catalog(content: bytes) -> Catalog:
-    columns = json.loads(content)
-    return Catalog(
-        item_ids=tuple(columns["item_ids"]),
-        texts=tuple(columns["texts"]),
-        titles=tuple(columns["titles"]),
-        years=np.array(columns["years"], dtype=np.int32),
-        genres=tuple(tuple(genres) for genres in columns["genres"]),
-    )

@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -169,3 +169,25 @@ def _split_year(title: str, year: int) -> tuple[str, int]:
 
 def _is_genre(genre: str) -> bool:
     return genre.lower() not in _NO_GENRE
+
+
+def catalog_to_json(catalog: Catalog) -> dict[str, Any]:
+    """The columns as JSON values; `catalog_from_json` gives back an equal catalogue."""
+    return {
+        "item_ids": list(catalog.item_ids),
+        "texts": list(catalog.texts),
+        "titles": list(catalog.titles),
+        "years": catalog.years.tolist(),
+        "genres": [list(genres) for genres in catalog.genres],
+    }
+
+
+def catalog_from_json(columns: dict[str, Any]) -> Catalog:
+    """Read the columns; a missing or mistyped one raises KeyError, TypeError, ValueError or DataError."""
+    return Catalog(
+        item_ids=tuple(columns["item_ids"]),
+        texts=tuple(columns["texts"]),
+        titles=tuple(columns["titles"]),
+        years=np.array(columns["years"], dtype=np.int32),
+        genres=tuple(tuple(genres) for genres in columns["genres"]),
+    )

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from hushrec.common.column_names import DEFAULT_COLUMNS
 from hushrec.common.errors import ConfigError
 from hushrec.common.interaction_log import InteractionLog
 from hushrec.common.profiles import profile_texts, profiles_by_user
@@ -17,17 +18,6 @@ from hushrec.common.recbole import Source, items_from_table
 from hushrec.common.tables import Table, read_table
 
 FILES = ("interactions", "items", "users")
-# What a column may be called when the map does not say; the first that is there counts.
-DEFAULT_COLUMNS: dict[str, tuple[str, ...]] = {
-    "user": ("user_id", "user", "userId"),
-    "item": ("item_id", "item", "itemId"),
-    "time": ("timestamp", "time"),
-    "rating": ("rating",),
-    "title": ("title", "name"),
-    "year": ("year", "release_year"),
-    "genres": ("genres", "categories", "tags"),
-    "profile": ("profile",),
-}
 
 
 def read_csv_source(folder: str, columns: str) -> Source:

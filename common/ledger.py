@@ -142,6 +142,11 @@ class Ledger:
         """Hash of the last entry; give it to someone else, who can then tell if the ledger is cut."""
         return self._replay.head
 
+    @property
+    def length(self) -> int:
+        """Number of entries."""
+        return self._replay.length
+
     def events(self, client: str) -> tuple[PrivacyEvent, ...]:
         """Everything charged to a client so far; equal releases are one event with the sum of their steps."""
         return self._replay.events(client)

@@ -117,8 +117,9 @@ class LedgerHeader:
             raise PrivacyError(f"the header makes no claim: {error}") from error
         if not header.plan or header.relation != relation:
             raise PrivacyError("the header plans no release, or names a relation that is not its claim's")
-        if not (0 < header.clipping_norm < math.inf and 0 < header.denominator < math.inf):
-            raise PrivacyError("expected clipping_norm and denominator > 0 and finite")
+        constants = (header.clipping_norm, header.denominator, header.max_records)
+        if not all(0 < float(constant) < math.inf for constant in constants):  # an int may be too large for a float
+            raise PrivacyError("expected clipping_norm, denominator and max_records > 0 and finite")
         return header
 
 
@@ -326,6 +327,7 @@ def _parse(text: bytes) -> dict[str, Any]:
 
 
 def _from_hex(text: object) -> bytes:
-    if not isinstance(text, str):
-        raise PrivacyError("a key or signature is not hexadecimal")
+    """The bytes of a key or signature, which can be written in one way only: no hash covers the signature's text."""
+    if not isinstance(text, str) or bytes.fromhex(text).hex() != text:
+        raise PrivacyError("a key or signature is not in lower-case hexadecimal")
     return bytes.fromhex(text)

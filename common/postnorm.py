@@ -27,7 +27,7 @@ from hushrec.common.packing import pack_rows
 
 _ROLES = ("query", "key", "value", "attention_output", "intermediate", "output")
 # Where the parts of a layer sit, by architecture family (BERT and RoBERTa, DistilBERT).
-_LINEARS = (
+LINEARS = (
     (
         "attention.self.query",
         "attention.self.key",
@@ -103,7 +103,10 @@ class _Layer:
     """One layer with the adapter weights of the moment. What backward reads is kept by name, one line per token."""
 
     def __init__(self, layer: nn.Module, heads: int) -> None:
-        linears, norms = _parts(layer, _LINEARS, nn.Linear | AdaptedLinear), _parts(layer, _NORMS, nn.LayerNorm)
+        linears, norms = (
+            layer_parts(layer, LINEARS, nn.Linear | AdaptedLinear),
+            layer_parts(layer, _NORMS, nn.LayerNorm),
+        )
         self.maps = dict(zip(_ROLES, map(_Map, linears), strict=True))
         self.first, self.second = norms
         self.heads = heads
@@ -197,7 +200,7 @@ def _attention(query: Tensor, key: Tensor, mask: Tensor) -> Tensor:
     return torch.softmax(logits, dim=-1)
 
 
-def _parts(layer: nn.Module, families: tuple[tuple[str, ...], ...], kind: Any) -> tuple[Any, ...]:
+def layer_parts(layer: nn.Module, families: tuple[tuple[str, ...], ...], kind: Any) -> tuple[Any, ...]:
     """The modules of the first family whose names the layer has; nothing if there is none, or one is not a `kind`."""
     for names in families:
         try:
@@ -237,7 +240,7 @@ class PostNormStack:
         """The stack that computes what `top`, without adapters and in float32, computes; None if none does."""
         heads = getattr(getattr(top, "config", None), "num_attention_heads", 0)
         if not heads or not all(
-            _parts(layer, _LINEARS, nn.Linear) and _parts(layer, _NORMS, nn.LayerNorm) for layer in layers
+            layer_parts(layer, LINEARS, nn.Linear) and layer_parts(layer, _NORMS, nn.LayerNorm) for layer in layers
         ):
             return None
         stack = cls(layers, heads, width)

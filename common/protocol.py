@@ -17,7 +17,6 @@ from types import MappingProxyType
 from typing import Literal, get_args
 
 import numpy as np
-import torch
 from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, MetricRecord, RecordDict
 from numpy.typing import NDArray
 
@@ -39,18 +38,24 @@ ALLOWED: Mapping[str, str] = MappingProxyType(
         "counts": "noised",  # the popularity contribution, clipped and noised when privacy is on
         "num-examples": "public",  # always 1: the true number would be a release
         "num-clients": "public",  # how many clients' updates the sum holds
+        "ledger-head": "public",  # of a device: signed hash over what it has released; see common/signed_head.py
     }
 )
 CODES = frozenset(
     [
+        "APP_CHANGED",
         "BAD_COUNT",
         "BAD_REQUEST",
         "BUDGET_EXHAUSTED",
         "CLIENT_ERROR",
         "CLIENT_FAILED",
+        "LEDGER_CHANGED",
         "NOT_FINITE",
+        "NOT_NOW",
+        "NOT_PINNED",
         "OVERSIZED",
         "PRIVACY_REFUSED",
+        "REPLAYED",
         "UNKNOWN_FIELD",
         "UPDATE_TOO_LARGE",
         "WRONG_SHAPE",
@@ -132,6 +137,8 @@ def _as_type(value: NDArray[np.floating], wire: Wire) -> NDArray[np.floating]:
     """A copy in that type. Large ones by torch, which rounds as numpy does, twenty times faster to and from 16 bits."""
     if value.size < _LARGE:
         return value.astype(wire)
+    import torch  # a device's launcher reads no arrays and does without it
+
     writable = value if value.flags.writeable else value.copy()  # torch warns of memory that it must not change
     made: NDArray[np.floating] = torch.from_numpy(writable).to(getattr(torch, wire), copy=True).numpy()
     return made

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from hushrec.common.metrics import coverage
 from hushrec.common.protocol import Arrays
-from hushrec.common.scorer import LMScorer, ScoringChoices
+from hushrec.common.scorer import LMScorer
+from hushrec.common.scoring import ScoringChoices
 from hushrec.common.splits import Split
 from hushrec.common.workspace import Model
 from hushrec.server.ranking import validation_ndcg, validation_top

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from hushrec.common.csv_import import DEFAULT_COLUMNS
+from hushrec.common.column_names import DEFAULT_COLUMNS
 from hushrec.common.errors import ConfigError, DataError
 from hushrec.common.metrics import Floats, Ints
 from hushrec.common.tables import Table, read_parquet, read_table

@@ -18,7 +18,7 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 from numpy.typing import NDArray
 
-from hushrec.common.errors import PrivacyBudgetExhausted
+from hushrec.common.errors import PrivacyBudgetExhausted, PrivacyError
 from hushrec.common.protocol import (
     Arrays,
     Shapes,
@@ -69,7 +69,8 @@ class AdapterStrategy(Strategy):
         clients_per_round: 0 asks every client.
         seed: public; decides who is asked when, and the seeds of the rounds.
         first_round: rounds that were finished before (a resumed run); Flower counts from 1 again.
-        central: samples, clips and noises where the server is trusted with that; replaces `clients_per_round`.
+        central: samples, clips and noises where the server is trusted with that; needs `clients_per_round` = 0 and no
+            `summed_replies`.
         summed_replies: a reply may hold the sum over several clients, as a simulated cohort's first does. Only where
             all clients are one's own: a stranger's reply could speak for the whole round.
     """
@@ -90,6 +91,8 @@ class AdapterStrategy(Strategy):
         self.shapes, self.optimizer, self.log_popularity = shapes, optimizer, log_popularity
         self.clients_per_round, self.wire, self.seed, self.first_round = clients_per_round, wire, seed, first_round
         self.summed_replies, self.central = summed_replies, central
+        if central is not None and (summed_replies or clients_per_round):
+            raise PrivacyError("a trusted server draws users itself, clips one reply of each and takes no summed ones")
         self.traffic = RoundTraffic()
         self._inbox = Inbox([])
         self._adapter: Arrays = {}

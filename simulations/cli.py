@@ -23,10 +23,13 @@ from typing import Annotated, Literal
 import typer
 from rich.console import Console
 
+from hushrec.client.device.commands import client_app
 from hushrec.common.config import RunConfig, parse_override, read_experiment
 from hushrec.common.errors import ConfigError, HushrecError, Interrupted
-from hushrec.simulations import commands, study_commands
+from hushrec.server.deployment.commands import server_app
+from hushrec.simulations import commands, federation_commands, study_commands
 from hushrec.simulations.audit.command import AUDIT_EXAMPLES, audit
+from hushrec.simulations.export_command import EXPORT_EXAMPLES, export
 from hushrec.simulations.leakcheck_command import LEAKCHECK_EXAMPLES, leakcheck
 
 app = typer.Typer(
@@ -79,6 +82,13 @@ def load_experiment(name: str, overrides: list[str]) -> RunConfig:
         flat[key] = value
         source = f"{path.name} and --set"
     return RunConfig.from_flat(flat, source)
+
+
+operator = server_app(load_experiment)
+operator.command("bundle", epilog=federation_commands.BUNDLE_EXAMPLES)(federation_commands.bundle)
+app.add_typer(operator, name="server")
+app.add_typer(client_app, name="client")
+app.command(epilog=EXPORT_EXAMPLES)(export)
 
 
 def _version(wanted: bool) -> None:

@@ -23,7 +23,7 @@ from rich.text import Text
 from hushrec.common.errors import ConfigError
 
 if TYPE_CHECKING:  # flwr and torch take a second to import: commands load them when they run
-    from hushrec.simulations.recommend import Answer
+    from hushrec.common.recommendation import Answer
     from hushrec.simulations.run import Watcher
 
 EVALUATE_EXAMPLES = (
@@ -98,11 +98,12 @@ def recommend(
     written to disk.
     """
     from hushrec.common.bundle import read_bundle
+    from hushrec.common.item_names import read_history
     from hushrec.common.workspace import encode_catalog
     from hushrec.simulations import recommend as recommender
 
     found = read_bundle(bundle)
-    items = recommender.read_history(history, found.catalog) if history else recommender.no_history()
+    items = read_history(history, found.catalog) if history else recommender.no_history()
     with _watcher() as watcher:
         watcher.step("encoding the catalogue")
         encode_catalog(found.model_config, found.catalog, watcher.encoding)

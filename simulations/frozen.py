@@ -16,13 +16,12 @@ from hushrec.common.interactions import Dataset
 from hushrec.common.protocol import Arrays
 from hushrec.common.scorer import (
     POPULARITY_WEIGHTS,
-    SHORT_HISTORY,
     LMScorer,
-    ScoringChoices,
     new_item_grid,
     short_history_grid,
     validated_grid,
 )
+from hushrec.common.scoring import SHORT_HISTORY, ScoringChoices
 from hushrec.common.splits import Case, Split
 from hushrec.common.workspace import Model, whitening
 from hushrec.server.ranking import validation_ndcg

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import platform
 import resource
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -21,9 +21,10 @@ from hushrec.common.budget import enforced_claim, is_private
 from hushrec.common.config import RunConfig
 from hushrec.common.interactions import Dataset
 from hushrec.common.ledger import read_ledger
-from hushrec.common.privacy import report
+from hushrec.common.privacy import PrivacyEvent, report
 from hushrec.common.protocol import Arrays
-from hushrec.common.scorer import LMScorer, ScoringChoices
+from hushrec.common.scorer import LMScorer
+from hushrec.common.scoring import ScoringChoices
 from hushrec.common.splits import COLD_USER_HISTORIES, Split
 from hushrec.common.workspace import Model, open_dataset, open_split, shared_model
 from hushrec.server.checkpoint import Checkpoint
@@ -35,6 +36,7 @@ from hushrec.simulations.frozen import best_choices, choices_grid, cold_start_ch
 from hushrec.simulations.per_user import PER_USER, write_per_user
 
 Step = Callable[[str], None]
+Spent = Mapping[str, Sequence[PrivacyEvent]]
 COMPARED = (
     "warm/HR@10",
     "warm/NDCG@10",
@@ -59,7 +61,12 @@ _NOT_VALIDATED = (
 
 
 def evaluate_run(
-    config: RunConfig, untrained: Arrays, adapter: Arrays, checkpoint: Checkpoint, step: Step
+    config: RunConfig,
+    untrained: Arrays,
+    adapter: Arrays,
+    checkpoint: Checkpoint,
+    step: Step,
+    spent: Spent | None = None,
 ) -> tuple[dict[str, Any], ScoringChoices]:
     """results.json of a finished run, and the validated choices that go into its bundle.
 
@@ -67,6 +74,7 @@ def evaluate_run(
         untrained: the adapter before round 1.
         adapter: what is evaluated and shipped.
         step: told what is being computed, for the progress display.
+        spent: client -> what was charged to it; None: the run directory's ledger says it.
     """
     model = shared_model(config.model, config.data)
     kept: dict[str, Evaluation] = {}
@@ -74,7 +82,7 @@ def evaluate_run(
     write_per_user(Path(config.run.directory) / PER_USER, kept)
     results["dataset"]["clients"] = count_clients(config)
     return results | {
-        "privacy": privacy_section(config),
+        "privacy": privacy_section(config, spent),
         "cost": cost_section(config, checkpoint),
         "config": {key: value for key, value in config.to_flat().items() if key != "run.directory"},
     }, choices
@@ -179,8 +187,8 @@ def _paired(evaluations: dict[str, Evaluation], seed: int) -> dict[str, Any]:
     return differences
 
 
-def privacy_section(config: RunConfig) -> dict[str, Any]:
-    """What was spent, replayed from the ledger: the client that spent most."""
+def privacy_section(config: RunConfig, spent: Spent | None = None) -> dict[str, Any]:
+    """What the client that spent most has spent; `spent` as for `evaluate_run`."""
     privacy = config.privacy
     if not is_private(config):
         return {
@@ -192,9 +200,10 @@ def privacy_section(config: RunConfig) -> dict[str, Any]:
             "accountant": None,
             "trust": "NO PRIVACY: updates leave the clients in the clear; for research only",
         }
-    ledger = read_ledger(Path(config.run.directory) / "ledger.jsonl")
     claim = enforced_claim(privacy)
-    spent = {client: ledger.events(client) for client in ledger.clients()}
+    if spent is None:
+        ledger = read_ledger(Path(config.run.directory) / "ledger.jsonl")
+        spent = {client: ledger.events(client) for client in ledger.clients()}
     worst = max(spent.values(), key=claim.epsilon, default=())
     return {
         "mechanism": privacy.mechanism,

@@ -13,7 +13,7 @@ It prints nothing; whoever shows progress passes a `Watcher` and listens to the 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +27,7 @@ from safetensors.numpy import load_file, save
 from hushrec.client.app import app as client_app
 from hushrec.client.cohort import answer_query, answer_train
 from hushrec.client.store import count_clients, count_units
-from hushrec.common.budget import is_private, with_noise
+from hushrec.common.budget import is_private, require_plan, with_noise
 from hushrec.common.bundle import Bundle, write_bundle
 from hushrec.common.config import RunConfig, read_experiment
 from hushrec.common.errors import BundleError, ConfigError, PrivacyError
@@ -41,7 +41,7 @@ from hushrec.server.rounds import evaluated_adapter
 from hushrec.simulations.grid import QUERY, TRAIN, CohortHandler, InProcessGrid
 from hushrec.simulations.ray_engine import train_on_ray
 from hushrec.simulations.report import write_report
-from hushrec.simulations.results import evaluate_run
+from hushrec.simulations.results import Spent, evaluate_run
 
 IN_PROCESS, RAY = "in-process", "ray"  # engines
 EXPERIMENT, RESULTS, START, LOCK = "experiment.toml", "results.json", "start.safetensors", "run.lock"
@@ -75,6 +75,7 @@ def new_run(config: RunConfig, folder: Path) -> RunConfig:
         raise ConfigError(f"cannot read {folder}: {error.strerror}; choose another --out") from error
     resolved = config.replace(run__directory=str(folder.resolve()))
     resolved = with_noise(resolved, count_clients(resolved), count_units(resolved))
+    require_plan(resolved, count_clients(resolved))
     dtype = str(torch_dtype(resolved.model)).removeprefix("torch.")
     resolved = resolved.replace(model__dtype=dtype)
     try:
@@ -122,23 +123,47 @@ def execute(config: RunConfig, watcher: Watcher | None = None, engine: str = IN_
         untrained: Arrays = load_file(folder / START)
         watcher.step("training")
         checkpoint = _train(config, engine)
-        adapter = evaluated_adapter(config, checkpoint)
-        results, choices = evaluate_run(config, untrained, adapter, checkpoint, watcher.step)
-        results["cost"]["engine"] = engine
-        watcher.step("writing the bundle and the report")
-        bundle = Bundle(
-            model_config=config.model,
-            base_sha256=model.base.sha256,
-            catalog=open_dataset(config.data).catalog,
-            adapter=adapter,
-            log_popularity=checkpoint.log_popularity,
-            choices=choices,
-            privacy=results["privacy"],
-            experiment=config.run.experiment,
-        )
-        write_bundle(folder / "bundle", bundle)
-        write_atomically(folder / RESULTS, (json.dumps(results, indent=1, allow_nan=False) + "\n").encode())
-        write_report(folder)
+        return finish(config, untrained, checkpoint, watcher.step, engine=engine)
+
+
+def finish(
+    config: RunConfig,
+    untrained: Arrays,
+    checkpoint: Checkpoint,
+    step: Callable[[str], None],
+    *,
+    engine: str,
+    spent: Spent | None = None,
+    notes: Sequence[str] = (),
+) -> dict[str, Any]:
+    """Evaluate the last checkpoint and write bundle, results and report into the run directory.
+
+    Args:
+        untrained: the adapter before round 1.
+        spent: client -> what was charged to it; None: the run directory's ledger says it.
+        notes: what else a reader must know, one sentence each.
+    Returns:
+        The content of results.json.
+    """
+    folder, model = Path(config.run.directory), shared_model(config.model, config.data)
+    adapter = evaluated_adapter(config, checkpoint)
+    results, choices = evaluate_run(config, untrained, adapter, checkpoint, step, spent)
+    results["cost"]["engine"] = engine
+    results["notes"] = [*results["notes"], *notes]
+    step("writing the bundle and the report")
+    bundle = Bundle(
+        model_config=config.model,
+        base_sha256=model.base.sha256,
+        catalog=open_dataset(config.data).catalog,
+        adapter=adapter,
+        log_popularity=checkpoint.log_popularity,
+        choices=choices,
+        privacy=results["privacy"],
+        experiment=config.run.experiment,
+    )
+    write_bundle(folder / "bundle", bundle)
+    write_atomically(folder / RESULTS, (json.dumps(results, indent=1, allow_nan=False) + "\n").encode())
+    write_report(folder)
     return results
 
 

@@ -43,6 +43,7 @@ from hushrec.simulations.audit.membership import (
     one_step,
     private_rows,
 )
+from hushrec.simulations.audit.release_attack import attack_releases
 from hushrec.simulations.audit.roc import Game, Points, advantage_cap
 
 VICTIMS, FEWEST = 60, 10
@@ -64,7 +65,7 @@ class AttackReport:
     """What the attack found.
 
     Attributes:
-        checks: "attack works" and "attack fails under the claim".
+        checks: "attack works", "attack fails under the claim" and, where there are any, that of release_attack.py.
         films: of one victim, by rank without privacy: title, watched, rank_without_privacy, rank_with_privacy (None in
             a run without privacy); the best |H| guesses of both and all films that the open update was computed from.
         curves: name -> (FPR, TPR) points.
@@ -131,6 +132,8 @@ def _attack_private(
     curves = {"films, without privacy": plain.guesses.curve()}
     for level in levels:
         curves |= {f"films, {level.name}": level.found.guesses.curve(), f"one film, {level.name}": level.game.curve()}
+    released, more = attack_releases(server, config, victims, CALIBRATION_EPSILON, rng, progress)
+    checks, curves = [*checks, *released], curves | more
     return AttackReport(checks, film_table(server, plain, last), curves)
 
 

@@ -259,7 +259,7 @@ def _second_reader(ledgers: Sequence[AuditedLedger]) -> Check:
         "independent verifier",
         "VIOLATED" if differences else "holds",
         "verify_ledger.py, which imports nothing of hushrec, finds the same head, charges and epsilon.",
-        "; ".join(differences) or f"The same in {len(ledgers)} ledger(s); epsilon by dp_accounting within 1 %.",
+        "; ".join(differences) or f"The same in {len(ledgers)} ledger(s); epsilon by dp_accounting within 2 %.",
     )
 
 

@@ -26,7 +26,10 @@ FALSE_ALARM = 1e-7  # how often clean code fails the statistical tests of one ch
 NUMBERS = 1000  # residuals a kind of release is judged by, at least where its size allows within _MOST_ROUNDS
 ENTROPY = 32  # bytes that one noised sum must take from the operating system
 _MOST_ROUNDS = 12
-_TESTS = 4  # of noise_tests
+_TESTS = 6  # of noise_tests
+_LAGS = 64  # of a release with itself, those that look worst
+_SAME = 1e-5  # standard deviations by which two equal draws may differ after rounding to 32 bits
+_COMPARED = 2000  # numbers of a release that are searched for equal ones
 Matrix = NDArray[np.float64]
 Source = Callable[[Callable[[int], bytes], int], bytes]
 
@@ -68,7 +71,8 @@ def noise_tests(noise: Matrix) -> dict[str, float]:
     Returns:
         "shape" (Kolmogorov-Smirnov), "size" (chi-squared of the sum of squares), "tails" (the largest of all) and
         "correlation" (largest cosine of two releases, or of the two halves of them, by Student's t, times the number
-        of pairs).
+        of pairs), "repetition" (likewise of a release with itself some places further on) and "equal numbers" (pairs
+        within a release of one size, whatever their signs and places, by Poisson's law).
     """
     flat = noise.ravel()
     squares, degrees = float(np.square(flat).sum()), flat.size
@@ -79,6 +83,8 @@ def noise_tests(noise: Matrix) -> dict[str, float]:
         "size": min(1.0, float(size)),
         "tails": 2 * min(none_beyond, 1 - none_beyond),
         "correlation": _correlation(noise),
+        "repetition": _repetition(noise),
+        "equal numbers": _equal_numbers(noise[:, :_COMPARED]),
     }
 
 
@@ -87,6 +93,8 @@ _FAILED = {
     "size": "the noise has not the promised standard deviation",
     "tails": "the largest number of the noise is none that a Gaussian gives",
     "correlation": "the noise of two releases, or of two parts of them, is correlated",
+    "repetition": "the noise within one release is correlated with itself some places further on",
+    "equal numbers": "numbers of the noise occur several times in one release",
 }
 
 
@@ -102,10 +110,42 @@ def _largest_cosine(rows: Matrix) -> float:
     """P-value of the largest cosine of two rows, times the number of pairs."""
     unit = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-300)
     largest = float(np.abs((unit @ unit.T)[np.triu_indices(len(rows), 1)]).max())
-    degrees = rows.shape[1] - 1
-    # The cosine r of two independent Gaussian vectors of d numbers: r sqrt((d - 1) / (1 - r^2)) is Student's t.
-    student = largest * math.sqrt(degrees / max(1 - largest**2, 1e-15))
-    return min(1.0, math.comb(len(rows), 2) * 2 * float(stats.t.sf(student, degrees)))
+    return min(1.0, math.comb(len(rows), 2) * _p_of_cosine(largest, rows.shape[1]))
+
+
+def _p_of_cosine(cosine: float, size: int) -> float:
+    """P-value of the cosine r of two independent Gaussian vectors: r sqrt((d - 1) / (1 - r^2)) is Student's t."""
+    student = abs(cosine) * math.sqrt((size - 1) / max(1 - cosine**2, 1e-15))
+    return 2 * float(stats.t.sf(student, size - 1))
+
+
+def _repetition(noise: Matrix) -> float:
+    """P-value of the most correlated lag within releases, times the number of lags.
+
+    The lags are chosen by their autocorrelation. The test of each compares disjoint places, so that it is exact: the
+    blocks of `lag` numbers with even numbers, and then those with odd ones, with the blocks after them.
+    """
+    size = noise.shape[1]
+    spectrum = np.abs(np.fft.rfft(noise, 2 * size)) ** 2
+    correlation = np.fft.irfft(spectrum.sum(0))[1:size] / np.sqrt(size - np.arange(1, size))
+    smallest = 1.0
+    for lag in (1 + np.argsort(-np.abs(correlation))[:_LAGS]).tolist():
+        places = np.arange(size - lag)
+        for parity in (0, 1):
+            chosen = places[places // lag % 2 == parity]
+            if chosen.size * len(noise) > 2:
+                one, other = noise[:, chosen].ravel(), noise[:, chosen + lag].ravel()
+                cosine = float(one @ other) / max(math.sqrt(float(one @ one) * float(other @ other)), 1e-300)
+                smallest = min(smallest, _p_of_cosine(cosine, one.size))
+    return float(min(1.0, 2 * (size - 1) * smallest))
+
+
+def _equal_numbers(noise: Matrix) -> float:
+    """P-value of how many numbers of a release are the next larger one's equal, signs aside."""
+    gaps = np.diff(np.sort(np.abs(noise), axis=1), axis=1)
+    pairs = len(noise) * math.comb(noise.shape[1], 2)
+    expected = pairs * 2 * _SAME / math.sqrt(math.pi)  # the density of the difference of two |N(0, 1)| at 0, both ways
+    return float(stats.poisson.sf(int((gaps < _SAME).sum()) - 1, expected))
 
 
 def _residuals(federation: ProbeFederation, field: Field) -> Matrix:

@@ -212,7 +212,7 @@ class ProbeFederation:
         def opened(_config: RunConfig, node: Mapping[str, Any]) -> WatchedStore:
             return stores[int(node["partition-id"])]
 
-        with patch.object(cohort, "open_simulated", opened):
+        with patch.object(cohort, "open_store", opened):
             yield
 
     def ask(

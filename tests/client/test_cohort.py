@@ -238,14 +238,14 @@ class Odd:
 @pytest.fixture
 def odd(config: RunConfig, monkeypatch: pytest.MonkeyPatch) -> Callable[[BaseException], None]:
     """Client 1 fails with an error as soon as its data are read."""
-    real = cohort.open_simulated
+    real = cohort.open_store
 
     def install(error: BaseException) -> None:
         def opened(config: RunConfig, node: Any) -> Any:
             store = real(config, node)
             return Odd(store.client, store.ledger, error) if node["partition-id"] == 1 else store
 
-        monkeypatch.setattr(cohort, "open_simulated", opened)
+        monkeypatch.setattr(cohort, "open_store", opened)
 
     return install
 
@@ -303,20 +303,20 @@ def test_a_refused_client_reads_no_data(config: RunConfig, odd: Callable[[BaseEx
 
 def test_without_a_ledger_a_private_client_refuses(config: RunConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     no_ledger = Odd("device-0", None, KeyboardInterrupt())
-    monkeypatch.setattr(cohort, "open_simulated", lambda *_: no_ledger)
+    monkeypatch.setattr(cohort, "open_store", lambda *_: no_ledger)
     assert codes(ask(config, [0])) == ["PRIVACY_REFUSED"]
 
 
 def test_a_client_without_rows_is_charged_and_answers_with_noise(
     config: RunConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = cohort.open_simulated
+    real = cohort.open_store
 
     def opened(config: RunConfig, node: Any) -> Any:
         store = real(config, node)
         return type(store)(store.client, (), store.ledger)
 
-    monkeypatch.setattr(cohort, "open_simulated", opened)
+    monkeypatch.setattr(cohort, "open_store", opened)
     (answer,) = ask(config, [0])
     assert all((value != 0).all() for value in update_of(config, answer).arrays.values())
     assert read_ledger(ledger_of(config)).events("device-0") == (training_event(config),)

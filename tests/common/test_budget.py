@@ -12,6 +12,7 @@ from hushrec.common.budget import (
     ledger_header,
     most_participations,
     popularity_events,
+    require_plan,
     spent_after,
     training_event,
     with_noise,
@@ -111,3 +112,16 @@ def test_noise_that_cannot_be_solved_is_refused() -> None:
         with_noise(RunConfig.from_flat({"federation.rounds": 0}), 10, 10)
     with pytest.raises(ConfigError, match="no noise multiplier"):
         with_noise(RunConfig.from_flat({**PRIVACY, "privacy.target-epsilon": 0.1}), 10, 10)
+
+
+def test_a_plan_that_its_given_noise_cannot_pay_for_is_refused_before_the_run() -> None:
+    plan = {"federation.rounds": 12, "federation.clients-per-round": 5, "train.local-steps": 2}
+    solved = with_noise(RunConfig.from_flat({**PRIVACY, **plan}), clients=10, units=100)
+    require_plan(solved, clients=10)
+    smaller = solved.replace(privacy__noise_multiplier=0.99 * solved.privacy.noise_multiplier)
+    with pytest.raises(ConfigError, match=r"12 rounds .* would spend epsilon 8\.0.*privacy\.noise-multiplier = 0"):
+        require_plan(smaller, clients=10)
+    require_plan(smaller.replace(federation__rounds=10), clients=10)
+    with pytest.raises(ConfigError, match="0 rounds and its other releases"):  # they pay from the same budget
+        require_plan(solved.replace(federation__rounds=0, privacy__popularity_noise_multiplier=0.5), clients=10)
+    require_plan(smaller.replace(privacy__mechanism="none"), clients=10)

@@ -20,7 +20,8 @@ from hushrec.common.config import ModelConfig
 from hushrec.common.datasets import load_dataset
 from hushrec.common.errors import BundleError
 from hushrec.common.interactions import History
-from hushrec.common.scorer import LMScorer, ScoringChoices
+from hushrec.common.scorer import LMScorer
+from hushrec.common.scoring import ScoringChoices
 from hushrec.common.splits import Case
 from hushrec.common.workspace import build_model
 

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from hushrec.common.interactions import History
 from hushrec.common.recommender import Recommender, recency_pool
-from hushrec.common.scorer import POPULARITY_WEIGHTS, LMScorer, ScoringChoices, short_history_grid, validated_grid
+from hushrec.common.scorer import POPULARITY_WEIGHTS, LMScorer, short_history_grid, validated_grid
+from hushrec.common.scoring import ScoringChoices
 from hushrec.common.splits import Case
 
 ITEMS, WIDTH, DIM = 9, 6, 4
@@ -155,3 +156,16 @@ def test_the_validated_grid_changes_decay_and_popularity_only() -> None:
     short = short_history_grid(CHOICES)
     assert {replace(choice, short_popularity_weight=1.0) for choice in short} == {CHOICES}
     assert min(choice.short_popularity_weight for choice in short) > 0
+
+
+@pytest.mark.parametrize("core", ["none", "full"])
+def test_other_vectors_of_the_same_texts_replace_everything_that_comes_from_them(core: str) -> None:
+    model = build(core)
+    made, table = scorer(model), model.recommender.encoder.table.numpy()
+    same = made.with_encoded(table)
+    np.testing.assert_allclose(same.score([case([1, 2])]), made.score([case([1, 2])]), rtol=1e-4, atol=1e-5)
+    reversed_items = made.with_encoded(table[::-1]).item_vectors[::-1]
+    np.testing.assert_allclose(reversed_items, made.item_vectors, rtol=1e-4, atol=1e-5)
+    moved = made.with_encoded(table + 1)
+    assert not np.allclose(moved.history_vectors, made.history_vectors)
+    assert np.allclose(moved.prior, made.prior) == (core == "none")

@@ -9,7 +9,8 @@ import pytest
 
 from hushrec.common.config import RunConfig
 from hushrec.common.protocol import Arrays
-from hushrec.common.scorer import LMScorer, ScoringChoices
+from hushrec.common.scorer import LMScorer
+from hushrec.common.scoring import ScoringChoices
 from hushrec.common.splits import Split
 from hushrec.common.workspace import Model, open_dataset, open_split, shared_model
 from hushrec.server.central import curve_point

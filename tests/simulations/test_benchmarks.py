@@ -164,3 +164,22 @@ def test_a_private_round_is_timed(load: Load, small: Any) -> None:
     config = RunConfig.from_flat({**workload.PRIVATE, **small})
     model = build_model(config.model, workload.films(1682, "synthetic"))
     assert all(seconds > 0 for seconds in program.seconds_per_round(model, config, 2, repeats=1))
+
+
+def test_the_device_benchmark_measures_a_process_of_its_own(load: Load, tmp_path: Path) -> None:
+    edge = load("edge")
+    folder = tmp_path / "edge"
+    edge.write_synthetic(folder, 300)
+    figures = edge.ask(folder, 5)
+    assert figures["items"] == 300
+    assert 20 < figures["peak_mb"] < 200
+    assert 0 < figures["p50_ms"] <= figures["p95_ms"]
+    assert "text_ms" not in figures
+
+
+def test_a_device_answers_among_100_000_items_within_20_ms_and_250_mb(load: Load, tmp_path: Path) -> None:
+    edge = load("edge")
+    edge.write_synthetic(tmp_path / "edge", 100_000)
+    figures = edge.ask(tmp_path / "edge", 20)
+    assert figures["cpu_p50_ms"] <= 20
+    assert figures["peak_mb"] <= 250

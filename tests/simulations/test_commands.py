@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from hushrec.common.bundle import Bundle, write_bundle
 from hushrec.common.config import RunConfig
 from hushrec.common.errors import ConfigError, DataError
-from hushrec.common.scorer import ScoringChoices
+from hushrec.common.scoring import ScoringChoices
 from hushrec.common.workspace import build_model, open_dataset
 from hushrec.simulations import commands
 

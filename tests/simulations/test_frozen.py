@@ -10,7 +10,8 @@ import pytest
 
 from hushrec.common.config import RunConfig
 from hushrec.common.datasets import load_dataset
-from hushrec.common.scorer import LMScorer, ScoringChoices
+from hushrec.common.scorer import LMScorer
+from hushrec.common.scoring import ScoringChoices
 from hushrec.common.splits import Split, build_split
 from hushrec.common.workspace import Model, open_dataset, open_split, shared_model
 from hushrec.server.ranking import validation_ndcg

@@ -12,7 +12,8 @@ import pytest
 from hushrec.client.rows import Row, draw_inputs
 from hushrec.common.config import RunConfig
 from hushrec.common.interactions import History
-from hushrec.common.scorer import LMScorer, ScoringChoices
+from hushrec.common.scorer import LMScorer
+from hushrec.common.scoring import ScoringChoices
 from hushrec.common.workspace import build_model, open_dataset, open_split
 from hushrec.server.controls import Popularity
 from hushrec.server.evaluation import evaluate

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -11,12 +10,13 @@ import torch
 from numpy.typing import NDArray
 
 from hushrec.common.catalog import Catalog
-from hushrec.common.errors import ConfigError, DataError
+from hushrec.common.errors import ConfigError
 from hushrec.common.interactions import History
-from hushrec.common.scorer import LMScorer, ScoringChoices
+from hushrec.common.scorer import LMScorer
+from hushrec.common.scoring import ScoringChoices
 from hushrec.common.splits import Case
 from hushrec.common.workspace import Model
-from hushrec.simulations.recommend import Wish, no_history, read_history, recommend
+from hushrec.simulations.recommend import Wish, no_history, recommend
 
 TITLES = ("Toy Story", "Toy Story 2", "Alien", "Aliens", "The Matrix", "Alien")
 YEARS = (1995, 1999, 1979, 1986, 1999, 2020)
@@ -131,36 +131,3 @@ def test_with_nothing_given_the_popular_items_come_with_a_note(catalog: Catalog)
 def test_numbers_out_of_range_are_refused(catalog: Catalog, n: int, discovery: float) -> None:
     with pytest.raises(ConfigError, match="expected"):
         recommend(MODEL, scorer(), catalog, Wish(positions(0)), n=n, discovery=discovery)
-
-
-def test_a_history_file_names_items_by_id_title_or_title_with_year(tmp_path: Path, catalog: Catalog) -> None:
-    path = tmp_path / "seen.txt"
-    path.write_text("\ufeffi0\n\n  TOY STORY 2 \r\nalien (2020)\nMatrix, The\ni0\n", encoding="utf-8")
-    assert read_history(path, catalog).tolist() == [1, 5, 4, 0]
-
-
-@pytest.mark.parametrize(
-    ("line", "hint"),
-    [
-        ("Toy Stori", "did you mean 'Toy Story \\(1995\\)'"),
-        ("Alien", "names 2 items; write 'Alien \\(1979\\)' or 'Alien \\(2020\\)', or an id"),
-        ("zzzzzzzz", "ids look like 'i0'"),
-    ],
-)
-def test_a_line_that_names_no_single_item_is_refused_with_its_place(
-    tmp_path: Path, catalog: Catalog, line: str, hint: str
-) -> None:
-    path = tmp_path / "seen.txt"
-    path.write_text(f"i1\n{line}\n", encoding="utf-8")
-    with pytest.raises(DataError, match=f"seen.txt, line 2: .*{hint}"):
-        read_history(path, catalog)
-
-
-def test_a_history_that_is_not_text_or_not_there_is_refused(tmp_path: Path, catalog: Catalog) -> None:
-    path = tmp_path / "seen.txt"
-    path.write_bytes(b"\xff\xfe\xfa")
-    with pytest.raises(DataError, match="not UTF-8"):
-        read_history(path, catalog)
-    for missing in (tmp_path / "none.txt", tmp_path):
-        with pytest.raises(DataError, match="cannot read the history"):
-            read_history(missing, catalog)

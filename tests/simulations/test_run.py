@@ -28,7 +28,7 @@ def trained(tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Call
     """Train without the evaluation at the end; the tensors that would be shipped."""
 
     def train(name: str, **changes: Any) -> dict[str, np.ndarray]:
-        def shipped(config: Any, untrained: Any, adapter: Any, checkpoint: Any, step: Any) -> Any:
+        def shipped(config: Any, untrained: Any, adapter: Any, checkpoint: Any, step: Any, spent: Any) -> Any:
             raise Trained(adapter)
 
         with monkeypatch.context() as patch:

@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from support.faults.noise import noise_dropped
+from support.faults.sensitivity import not_clipped
 
-from hushrec.client import private
+from hushrec.client import popularity, private
 from hushrec.common.config import RunConfig
 from hushrec.common.privacy import PrivacyEvent, epsilon_rdp
 from hushrec.common.protocol import Arrays
@@ -18,6 +20,7 @@ from hushrec.server import central_privacy
 from hushrec.simulations.audit import membership
 from hushrec.simulations.audit.attack import FAILS, WORKS, AttackReport, run_attack
 from hushrec.simulations.audit.check import Check
+from hushrec.simulations.audit.release_attack import RELEASES
 
 Tiny = Callable[..., RunConfig]
 # Trained matrices of 8 x 8 numbers, which 4 films of a record do not fill.
@@ -160,6 +163,54 @@ def _unclipped(made: private.NoisedSum, rows: torch.Tensor, real: Callable[..., 
     made._optimizer.max_grad_norm = 100 * norm
     real(made, 1e4 * rows)
     made._optimizer.max_grad_norm = norm
+
+
+# --- the releases before round 1 ---
+
+RELEASED = {"privacy__popularity_noise_multiplier": 6.0, "federation__rounds": 0, "model__core_init": "statistics"}
+RELEASED |= {"privacy__statistics_noise_multiplier": 6.0}
+SHAPES = {"devices": {}, "silos": SILOS, "central": CENTRAL}
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_noised_counts_and_statistics_stay_under_the_cap_and_bare_counts_name_every_film(
+    tiny: Tiny, shape: str
+) -> None:
+    report = run_attack(tiny(**CORE, **SHAPES[shape], **RELEASED))
+    check = named(report, RELEASES)
+    assert check.verdict == "holds", check.measured
+    assert check.figures["counts without noise"]["films"]["recall"]["mean"] == 1.0
+    for level in ("counts at calibration", "statistics at calibration"):
+        found = check.figures[level]
+        assert found["cap"] < 0.47
+        assert -0.3 < found["advantage"]["low"] < found["cap"]
+        assert f"one film, {level}" in report.curves
+    films = check.figures["counts at calibration"]["films"]
+    assert films["auc"]["mean"] < 0.7
+    assert json.dumps(dict(check.figures), allow_nan=False)
+
+
+@pytest.mark.parametrize("shape", ["devices", "central"])
+def test_counts_without_noise_violate_the_claim(tiny: Tiny, monkeypatch: pytest.MonkeyPatch, shape: str) -> None:
+    noise_dropped(monkeypatch)
+    check = named(run_attack(tiny(**CORE, **SHAPES[shape], **RELEASED)), RELEASES)
+    assert check.verdict == "VIOLATED"
+    assert "counts at the run's noise reveals more than claimed" in check.measured
+    assert check.figures["counts at the run's noise"]["films"]["recall"]["mean"] == 1.0
+
+
+def test_counts_that_are_longer_than_their_noise_is_made_for_violate_the_claim(
+    tiny: Tiny, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A client that adds the noise of one row to a row a hundred times as long."""
+    real = popularity._contribution
+    monkeypatch.setattr(popularity, "_contribution", lambda row, items: 100 * real(row, items))
+    not_clipped(monkeypatch)
+    assert named(run_attack(tiny(**CORE, **RELEASED)), RELEASES).verdict == "VIOLATED"
+
+
+def test_a_run_without_such_a_release_has_no_check_of_it(on_devices: AttackReport) -> None:
+    assert [check.name for check in on_devices.checks] == [WORKS, FAILS]
 
 
 def test_too_few_users_are_no_verdict(tiny: Tiny) -> None:

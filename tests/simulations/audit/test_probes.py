@@ -179,5 +179,8 @@ def test_noise_of_another_size_shape_or_memory_gets_a_tiny_p_value() -> None:
     assert noise_tests(np.sign(clean))["shape"] < 1e-12
     assert noise_tests(rng.uniform(-(3**0.5), 3**0.5, clean.shape))["tails"] < 1e-12
     assert noise_tests(np.concatenate([clean, clean[:1]]))["correlation"] < 1e-12
+    assert noise_tests(np.tile(clean[:, :9], 22))["repetition"] < 1e-12
+    assert noise_tests((clean + np.roll(clean, 3, axis=1)) / 2**0.5)["repetition"] < 1e-12
+    assert noise_tests(rng.permuted(np.tile(clean[:, :100], 2), axis=1))["equal numbers"] < 1e-12
     mixed = (clean[:1] - clean[1:2]) / 2**0.5
     assert noise_tests(np.concatenate([clean, mixed]))["correlation"] < 1e-12

@@ -223,7 +223,7 @@ def chained(path: Path, number: int, change: Callable[[dict[str, Any]], None]) -
     for entry in entries:
         entry["prev"] = previous
         entry.pop("hash")
-        previous = entry["hash"] = verify_ledger.hashlib.sha256(verify_ledger.canonical(entry)).hexdigest()
+        previous = entry["hash"] = verify_ledger.sha256(verify_ledger.canonical(entry)).hexdigest()
     path.write_bytes(b"".join(verify_ledger.canonical(entry) + b"\n" for entry in entries))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -11,9 +12,10 @@ import torch
 from torch import Tensor
 
 from hushrec.client import private, training
-from hushrec.common.protocol import Update
+from hushrec.common.protocol import Arrays, Shapes, Update
 from hushrec.common.secret_noise import secret_gaussian, secret_uniform
 from hushrec.server import central_privacy
+from hushrec.server.central_privacy import CentralMechanism
 
 
 def gaussian(patch: pytest.MonkeyPatch, drawn: Callable[[int], Tensor]) -> None:
@@ -70,3 +72,41 @@ def noise_in_the_first_step_only(patch: pytest.MonkeyPatch) -> None:
         return real(*args)
 
     patch.setattr(training, "train_cohort", trained)
+
+
+def noise_repeated_within_a_release(patch: pytest.MonkeyPatch) -> None:
+    """A block of seven numbers over and over: right in size and shape, but one difference removes it."""
+    gaussian(patch, lambda size: secret_gaussian(7).repeat(-(-size // 7))[:size])
+
+
+def noise_mirrored(patch: pytest.MonkeyPatch) -> None:
+    """The second half is the first one backwards."""
+
+    def drawn(size: int) -> Tensor:
+        half = secret_gaussian(-(-size // 2))
+        return torch.cat([half, half.flip(0)])[:size]
+
+    gaussian(patch, drawn)
+
+
+def noise_from_one_number_to_the_next(patch: pytest.MonkeyPatch) -> None:
+    """Neighbouring numbers share half of what they are made of."""
+
+    def drawn(size: int) -> Tensor:
+        fresh = secret_gaussian(size + 1)
+        return (fresh[1:] + fresh[:-1]) / 2**0.5
+
+    gaussian(patch, drawn)
+
+
+def one_draw_for_every_tensor(patch: pytest.MonkeyPatch) -> None:
+    """The server draws once for the largest tensor of a round and uses its start for the others."""
+    real = CentralMechanism.noised_mean
+
+    def noised(self: CentralMechanism, total: Arrays, shapes: Shapes) -> Arrays:
+        kept = secret_gaussian(max(math.prod(shape) for shape in shapes.values()))
+        with pytest.MonkeyPatch.context() as within:
+            within.setattr(central_privacy, "secret_gaussian", lambda size: kept[:size])
+            return real(self, total, shapes)
+
+    patch.setattr(CentralMechanism, "noised_mean", noised)

@@ -1,0 +1,65 @@
+"""Recommendations on the device: its own history against the model that it holds, without any network.
+
+It neither trains nor exports a model; client/edge does the scoring.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from hushrec.client.device.folder import DeviceFolder
+from hushrec.client.edge.folder import MANIFEST, check_edge_folder, sole_writer, write_edge_folder
+from hushrec.client.edge.recommender import EdgeRecommender
+from hushrec.common.catalog import Catalog
+from hushrec.common.errors import BundleError, DataError
+from hushrec.common.recommendation import Recommendation
+
+
+def recommend_here(
+    folder: DeviceFolder, *, query: str = "", n: int = 10, discovery: float = 0.0
+) -> tuple[Recommendation, ...]:
+    """The n best items for the owner, from the interactions as they are now.
+
+    Args:
+        query: what is wanted now, in words; it stays in memory.
+        n: at least 1.
+        discovery: in [0, 1]; 1 ignores popularity.
+    Raises:
+        DataError: no model yet, or a database that cannot be read.
+        BundleError: the model is damaged.
+        ConfigError: a number out of range, or a query where the model reads no texts.
+    """
+    if not (folder.edge / MANIFEST).exists():
+        raise DataError(
+            f"no model yet in {folder.edge}: join a round with `hushrec client start`, or install a bundle with "
+            "`hushrec client update DIR BUNDLE`"
+        )
+    recommender = EdgeRecommender.open(folder.edge)
+    with folder.open_database() as database:
+        history = database.history(recommender.catalog)
+    return recommender.recommend(history.items, query=query, n=n, discovery=discovery)
+
+
+def install_edge(folder: DeviceFolder, bundle: Path) -> int:
+    """Make an exported edge folder this device's model, in one step: killed, it has the old one or the new one.
+
+    Returns:
+        How many items it knows.
+    Raises:
+        BundleError: damaged, or without some of the items that this device pinned.
+        DataError: it cannot be written here.
+    """
+    given = check_edge_folder(bundle)
+    catalog: Catalog = EdgeRecommender(given).catalog
+    if missing := sorted(set(folder.invitation.catalog.item_ids) - set(catalog.item_ids)):
+        raise BundleError(
+            f"{bundle} is of another catalogue: it lacks {len(missing):,} items of this federation, such as "
+            f"{missing[0]!r}; ask the operator for the bundle of federation {folder.invitation.federation!r}"
+        )
+    try:
+        files = {role: given.read(role) for role in given.manifest["files"]}
+        with sole_writer(folder.edge):
+            write_edge_folder(folder.edge, {**given.manifest, "files": {}}, files)
+    except OSError as error:
+        raise DataError(f"cannot write {folder.edge}: {error.strerror}; the model is as it was") from error
+    return len(catalog)

@@ -1,0 +1,1 @@
+"""Recommending on a device without torch: exported vectors and a quantised encoder."""
