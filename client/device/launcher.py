@@ -52,7 +52,7 @@ def run_device(folder: DeviceFolder) -> int:
                     node.require_running()
                     _answer_next(folder, runtime, worker)
             except SuperNodeGone as error:
-                log.warning("%s; starting it again", error)
+                _note(folder, "NOT_CONNECTED", str(error))
                 node.start_again(stop)
             finally:
                 runtime.close()
@@ -79,13 +79,18 @@ def respond(folder: DeviceFolder, assignment: Assignment, worker: Worker) -> Mes
         return worker.answer(assignment.message)
     except HushrecError as error:
         code = error.code if isinstance(error, ProtocolError) else "CLIENT_ERROR"
-        log.warning("refused: %s: %s", code, error)
-        try:
-            with folder.open_database() as database:
-                database.add_refusal(code, str(error))
-        except HushrecError as unwritten:  # a full disk, say: the refusal itself must still be sent
-            log.error("the refusal could not be noted: %s", unwritten)
+        _note(folder, code, str(error))
         return Message(Error(code=ERROR_CODE, reason=code), reply_to=assignment.message)
+
+
+def _note(folder: DeviceFolder, code: str, detail: str) -> None:
+    """For the owner, in `status` and in the log."""
+    log.warning("%s: %s", code, detail)
+    try:
+        with folder.open_database() as database:
+            database.add_refusal(code, detail)
+    except HushrecError as error:  # a full disk, say: what is refused is refused all the same
+        log.error("%s could not be noted: %s", code, error)
 
 
 def check_app(app: bytes, pinned_sha256: str) -> None:

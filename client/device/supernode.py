@@ -6,6 +6,8 @@ Its Runtime API listens on loopback under a secret of this run; what comes throu
 from __future__ import annotations
 
 import os
+import random
+import re
 import secrets
 import signal
 import socket
@@ -15,6 +17,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
+from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
@@ -22,12 +25,13 @@ from hushrec.client.device import pids
 from hushrec.client.device.flower_runtime import SuperNodeGone
 from hushrec.client.device.folder import DeviceFolder, write_private
 from hushrec.client.device.worker import end_with_launcher
-from hushrec.common.errors import DataError
 
 LOG = "supernode.log"
 START_SECONDS = 60.0
-_LONGEST_WAIT = 60.0  # seconds between two starts
+_LONGEST_WAIT = 30.0  # seconds between two starts
+_STEADY = 60.0  # seconds after which a start counts as good
 _LARGEST_LOG = 5 * 2**20  # bytes; then it is begun anew
+_COLOUR = re.compile("\x1b\\[[0-9;]*m")
 
 
 class SuperNode:
@@ -43,28 +47,43 @@ class SuperNode:
         self.secret = secrets.token_hex(32).encode()
         self.address = ""
         self._wait = 1.0
+        self._started = 0.0
+        self._begun = 0  # where this start's part of the log begins
         self._process: subprocess.Popen[bytes] | None = None
 
     def require_running(self) -> None:
         """Raises:
-        SuperNodeGone: it has ended; logs/supernode.log says why.
+        SuperNodeGone: it has ended, with its last words.
         """
-        if self._process is None or self._process.poll() is not None:
-            code = None if self._process is None else self._process.returncode
-            raise SuperNodeGone(f"the SuperNode ended with status {code}; {self.folder.logs / LOG} says why")
+        if self._process is not None and self._process.poll() is None:
+            return
+        code = None if self._process is None else self._process.returncode
+        raise SuperNodeGone(f"the SuperNode ended with status {code}: {self._last_words()}")
+
+    def _last_words(self) -> str:
+        """What Flower says of its end, from this start's part of the log."""
+        log = self.folder.logs / LOG
+        text = log.read_bytes()[self._begun :].decode("utf-8", "replace") if log.exists() else ""
+        _, _, reason = _COLOUR.sub("", text).rpartition("Exit Code:")
+        return " ".join(reason.partition("\n\n")[0].split()) or "it said nothing"
 
     def start_again(self, stop: threading.Event) -> None:
-        """Start it anew after a wait that doubles up to a minute; returns at once when `stop` is set."""
+        """Start it anew after a wait; returns at once when `stop` is set.
+
+        The wait doubles with each start in vain and is drawn at random, since a server that comes back must not be met
+        by all its devices at once. For most of a minute after a device died the server takes it for online, and its
+        new SuperNode for an impostor.
+        """
+        if time.monotonic() - self._started > _STEADY:
+            self._wait = 1.0
         while not stop.is_set():
             self._end()
-            if stop.wait(self._wait):
+            if stop.wait(self._wait * random.uniform(0.5, 1.0)):
                 return
             self._wait = min(2 * self._wait, _LONGEST_WAIT)
-            try:
+            with suppress(SuperNodeGone):
                 self._start()
-            except SuperNodeGone:
-                continue
-            return
+                return
 
     def _start(self) -> None:
         invitation, path = self.folder.invitation, self.folder.path
@@ -82,6 +101,7 @@ class SuperNode:
             *("--host", "127.0.0.1", "--port", str(port)),
         ]
         with _log_file(self.folder.logs / LOG) as log:
+            self._begun = log.seek(0, os.SEEK_END)
             self._process = subprocess.Popen(
                 command,
                 cwd=path,
@@ -93,10 +113,10 @@ class SuperNode:
                 preexec_fn=end_with_launcher,
             )
         pids.record(self.folder.pids / "supernode", self._process.pid)
-        started = time.monotonic()
+        self._started = time.monotonic()
         while not _answers(port):
             self.require_running()
-            if time.monotonic() - started > START_SECONDS:
+            if time.monotonic() - self._started > START_SECONDS:
                 raise SuperNodeGone(f"the SuperNode did not start within {START_SECONDS:g} s")
             time.sleep(0.1)
 
@@ -111,11 +131,8 @@ class SuperNode:
         self._process = None
 
     def __enter__(self) -> SuperNode:
-        try:
+        with suppress(SuperNodeGone):  # whoever asks for messages is told, and starts it again
             self._start()
-        except SuperNodeGone as error:
-            self._end()
-            raise DataError(str(error)) from error
         return self
 
     def __exit__(self, *_: object) -> None:
