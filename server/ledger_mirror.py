@@ -13,7 +13,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from hushrec.common.errors import PrivacyError, ProtocolError
 from hushrec.common.signed_head import SignedHead
@@ -99,21 +100,46 @@ class LedgerMirror:
                 os.truncate(self.path, len(whole))
 
 
-def read_mirror(path: Path) -> list[MirroredHead]:
+def read_mirror(path: Path, server_key: Ed25519PublicKey | None = None) -> list[MirroredHead]:
     """The lines of a mirror, oldest first; empty where there is none yet.
 
+    What a power cut left of a last line is left out: its reply was not used.
+
+    Args:
+        server_key: checks the countersignatures; None: they are not checked.
     Raises:
-        PrivacyError: a line is damaged (named).
+        PrivacyError: a line is damaged, or not as the server wrote it (named).
     """
+    *lines, _ = path.read_bytes().split(b"\n") if path.exists() else [b""]
     found = []
-    for number, text in enumerate(path.read_bytes().splitlines() if path.exists() else [], start=1):
+    for number, text in enumerate(lines, start=1):
         try:
-            values = json.loads(text)
-            head = SignedHead(*(values[name] for name in SignedHead.__dataclass_fields__))
-            found.append(MirroredHead(int(values["node"]), int(values["time"]), head))
-        except (ValueError, KeyError, TypeError) as error:
+            found.append(_read_line(text, server_key))
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise PrivacyError(f"{path}, line {number} is damaged; restore the file from a backup") from error
+        except InvalidSignature as error:
+            raise PrivacyError(
+                f"{path}, line {number} is not as it was signed: it was changed, or countersigned by another server"
+            ) from error
     return found
+
+
+def _read_line(text: bytes, server_key: Ed25519PublicKey | None) -> MirroredHead:
+    """One line, its head signed by the device it names."""
+    values = json.loads(text)
+    signature = bytes.fromhex(values.pop("server_signature"))
+    line = MirroredHead(
+        values["node"], values["time"], SignedHead(*(values[n] for n in SignedHead.__dataclass_fields__))
+    )
+    if line.to_json() != values or not all(type(n) is int for n in (line.node, line.time, line.head.length)):
+        raise ValueError("unknown or mistyped fields")
+    if line.head.length < 1:
+        raise ValueError("no ledger is that short")
+    device = Ed25519PublicKey.from_public_bytes(bytes.fromhex(line.head.public_key))
+    device.verify(bytes.fromhex(line.head.signature), bytes.fromhex(line.head.head))
+    if server_key is not None:
+        server_key.verify(signature, _canonical(values))
+    return line
 
 
 def _canonical(value: object) -> bytes:

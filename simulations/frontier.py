@@ -26,9 +26,10 @@ SHOWN = (OURS, UNTRAINED, "dp_popularity", "popularity", "ease")
 OPEN_CLAIM = "no privacy"
 NO_OPEN_RUN = "no run without privacy is given"
 _NORMAL_QUANTILE = 1.959964
-# Not part of what is compared: two runs that differ here only are repetitions of one another.
+# Not part of what is compared: two runs that differ here only are repetitions of one another. The dtype of the frozen
+# layers is what each machine measured as its fastest.
 _REPETITION = {
-    "run.seed", "run.directory", "run.threads", "run.experiment", "data.folder", "federation.execution",
+    "run.seed", "model.dtype", "run.directory", "run.threads", "run.experiment", "data.folder", "federation.execution",
     "evaluation.every",
 }  # fmt: skip
 

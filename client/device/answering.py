@@ -17,6 +17,7 @@ from typing import Any
 from flwr.app import Array, ConfigRecord, Context, Message, MessageType, RecordDict
 
 from hushrec.client.cohort import RELEASE_ROUND, answer_alone, answer_query, answer_train
+from hushrec.client.device.charged_rounds import require_newest
 from hushrec.client.device.database import DeviceDatabase
 from hushrec.client.device.flower_runtime import content_from_bytes, content_to_bytes
 from hushrec.client.device.folder import DeviceFolder, open_device_folder
@@ -46,6 +47,7 @@ def answer(path: str, message: Message) -> Message:
     with folder.open_database() as database:
         try:
             asked = _identify(message)
+            _require_newest_ledger(folder, database)
             kept = _stored(database, *asked)
             content = kept if kept is not None else _computed(folder, database, message, asked)
             reply = Message(content, reply_to=message)
@@ -87,6 +89,14 @@ def _identify(message: Message) -> tuple[str, int, str]:
     if type(server_round) is not int or not 0 <= server_round < 2**31:
         raise ProtocolError("BAD_REQUEST", "the message names no round")
     return release, server_round, _sha256(message.content)
+
+
+def _require_newest_ledger(folder: DeviceFolder, database: DeviceDatabase) -> None:
+    config = folder.invitation.config
+    ledger = open_device(folder.path, config).ledger
+    if ledger is not None:
+        answered = sum(one.release == TRAINING for one in database.rounds())
+        require_newest(ledger.events(folder.name), answered, config)
 
 
 def _sha256(content: RecordDict) -> str:

@@ -169,7 +169,9 @@ def start(
     if foreground:
         raise typer.Exit(background.run(device))
     pid = background.start(device)
-    _say(f"Started as process {pid}; it writes {device.logs / background.LOG}. Look with: hushrec client status DIR")
+    _say(
+        f"Started as process {pid}; it writes {device.logs / background.LOG}. Look with: hushrec client status {folder}"
+    )
 
 
 @client_app.command()

@@ -12,6 +12,7 @@ from typing import Any
 
 from hushrec.client.device import pids
 from hushrec.client.device.background import LAUNCHER, SUPERNODE
+from hushrec.client.device.charged_rounds import require_newest
 from hushrec.client.device.claim import claim_lines, user_epsilon
 from hushrec.client.device.database import Refusal, Round
 from hushrec.client.device.folder import DeviceFolder
@@ -87,6 +88,7 @@ def _privacy(folder: DeviceFolder, stored: dict[str, Any], problems: list[str]) 
         return found
     try:
         events = _charged(folder, bool(stored["rounds"]))
+        require_newest(events, stored["rounds"] or 0, config)
         found["epsilon_spent"] = claim.epsilon(events)
         found["user_epsilon_spent"] = user_epsilon(config, events)
         found["rounds_left"] = rounds_left(events, training_event(config), claim)

@@ -15,6 +15,7 @@ from hushrec.common.errors import BundleError, ConfigError, PrivacyError
 from hushrec.common.privacy import Claim, report
 from hushrec.simulations.audit.check import Check
 from hushrec.simulations.audit.claim_card import claim_card, no_claim_card, with_checks
+from hushrec.simulations.audit.device import device_check, idle_check, is_devices, ledger_of, open_device
 from hushrec.simulations.audit.ledgers import (
     AuditedLedger,
     Spent,
@@ -24,6 +25,7 @@ from hushrec.simulations.audit.ledgers import (
     refuse_other_header,
     spending,
 )
+from hushrec.simulations.audit.mirror import is_operators, mirror_check
 
 if TYPE_CHECKING:  # torch takes seconds to import: loaded where a run is read
     from hushrec.common.config import RunConfig
@@ -47,6 +49,22 @@ class CodeTests:
     attack: bool = False
     thorough: bool = False
     seed: int = 0
+
+
+@dataclass(frozen=True)
+class Witnesses:
+    """What others know of the ledgers.
+
+    Attributes:
+        keys, heads: as in `read_ledgers`.
+        mirror, server_key: as in `mirror_check`; without them, an operator's folder among the targets and a device's
+            invitation say both.
+    """
+
+    keys: Sequence[str] = ()
+    heads: Sequence[str] = ()
+    mirror: Path | None = None
+    server_key: str = ""
 
 
 @dataclass(frozen=True)
@@ -122,31 +140,58 @@ def plain(value: Any) -> Any:
     return value if value is None or isinstance(value, str | int | bool) else str(value)
 
 
-def audit_targets(
-    targets: Sequence[Path], tests: CodeTests, *, keys: Sequence[str] = (), heads: Sequence[str] = (), tell: Tell
-) -> Audit:
-    """Audit one run directory, or any number of ledgers of one experiment.
+def audit_targets(targets: Sequence[Path], tests: CodeTests, witnesses: Witnesses, *, tell: Tell) -> Audit:
+    """Audit one run directory, or any number of ledgers and device folders of one experiment.
 
     Args:
-        keys, heads: as in `read_ledgers`.
+        targets: beside ledgers, an operator's folder, for its mirror.
         tell: told what is being done.
     Raises:
         ConfigError: targets that do not go together.
         HushrecError: a file that cannot be used, named with the place.
     """
-    folders = [target for target in targets if target.is_dir()]
-    if folders and len(targets) > 1:
+    operators = [target for target in targets if is_operators(target)]
+    sources = [target for target in targets if target not in operators]
+    if not sources or len(operators) > 1:
+        raise ConfigError(f"{operators[0]} is an operator's folder: it holds a mirror; give ledgers of devices with it")
+    if witnesses.mirror is None and operators:
+        witnesses = replace(witnesses, mirror=operators[0])
+    runs = [source for source in sources if source.is_dir() and not is_devices(source)]
+    if runs and (len(sources) > 1 or witnesses.mirror is not None):
         raise ConfigError("give one run directory, or any number of ledgers; a run directory is audited by itself")
+    if witnesses.server_key and witnesses.mirror is None:
+        raise ConfigError("a server's key checks a mirror; give it with --mirror")
     tell("reading the ledger")
-    if folders:
-        return _audit_run(folders[0], tests, keys, heads, tell)
+    if runs:
+        return _audit_run(runs[0], tests, witnesses, tell)
     if tests.probes or tests.canaries or tests.attack:
         raise ConfigError("probes, canaries and the attack run the code of a run: give its directory, not a ledger")
-    ledgers = read_ledgers(targets, keys=keys, heads=heads)
-    return _judged(targets, ledgers, None, [], tell)
+    return _audit_collected(sources, witnesses, tell)
 
 
-def _audit_run(folder: Path, tests: CodeTests, keys: Sequence[str], heads: Sequence[str], tell: Tell) -> Audit:
+def _audit_collected(targets: Sequence[Path], witnesses: Witnesses, tell: Tell) -> Audit:
+    """Ledgers that were copied from devices, and whole device folders."""
+    devices = [open_device(target) if is_devices(target) else None for target in targets]
+    if claimless := [device.folder.path for device in devices if device is not None and not device.is_private]:
+        if len(targets) > 1:
+            raise ConfigError(f"the federation of {claimless[0]} claims no privacy; audit it by itself")
+        return _open_audit(targets[0], None, [])
+    places = [target if device is None else ledger_of(device) for target, device in zip(targets, devices, strict=True)]
+    paths = [path for path in places if path is not None]
+    if not paths:
+        raise PrivacyError(f"{targets[0]} has no ledger: nothing was ever asked of this device, so nothing is spent")
+    ledgers = read_ledgers(paths, keys=witnesses.keys, heads=witnesses.heads)
+    by_path, own = dict(zip(paths, ledgers, strict=True)), list[Check]()
+    for device, path in zip(devices, places, strict=True):
+        if device is not None:
+            own.append(idle_check(device) if path is None else device_check(device, by_path[path]))
+    if witnesses.mirror is not None:
+        pinned = [device.invitation.server_key for device in devices if device is not None and device.invitation]
+        own.append(mirror_check(ledgers, witnesses.mirror, witnesses.server_key or next(iter(pinned), "")))
+    return _judged(targets, ledgers, own, tell)
+
+
+def _audit_run(folder: Path, tests: CodeTests, witnesses: Witnesses, tell: Tell) -> Audit:
     from hushrec.common.budget import is_private, ledger_header
     from hushrec.common.run_ledger import LEDGER
     from hushrec.server.checkpoint import read_checkpoint
@@ -161,10 +206,10 @@ def _audit_run(folder: Path, tests: CodeTests, keys: Sequence[str], heads: Seque
             f"{folder} has no {LEDGER}, so what was spent is unknown; put it back, or begin the run with --resume"
         )
     checkpoint = read_checkpoint(folder)  # before the ledger, which a live run may go on charging
-    ledgers = read_ledgers([folder / LEDGER], keys=keys, heads=heads)
+    ledgers = read_ledgers([folder / LEDGER], keys=witnesses.keys, heads=witnesses.heads)
     refuse_other_header(ledgers[0], ledger_header(config, "simulation"), str(folder / EXPERIMENT))
     own = [checkpoint_check(ledgers[0], checkpoint)]
-    return _tested(_judged([folder], ledgers, results, own, tell), config, tests, tell)
+    return _tested(_judged([folder], ledgers, own, tell, run=folder, results=results), config, tests, tell)
 
 
 def _results(folder: Path) -> Mapping[str, Any] | None:
@@ -184,9 +229,11 @@ def _open_audit(folder: Path, results: Mapping[str, Any] | None, checks: Sequenc
 def _judged(
     targets: Sequence[Path],
     ledgers: Sequence[AuditedLedger],
-    results: Mapping[str, Any] | None,
     own: Sequence[Check],
     tell: Tell,
+    *,
+    run: Path | None = None,
+    results: Mapping[str, Any] | None = None,
 ) -> Audit:
     """Everything that follows from files alone."""
     from hushrec.simulations.audit.agreement import known_units, results_checks
@@ -196,8 +243,8 @@ def _judged(
     clients = sum(len(one.clients) for one in spent)
     found = _report(claim, spent) | {"clients_charged": clients}
     checks = [*ledger_checks(ledgers, spent, known_units(results, claim, clients)), *own]
-    if own:  # of a run directory
-        checks += results_checks(targets[0], results, found)
+    if run is not None:
+        checks += results_checks(run, results, found)
     left = min((one.rounds_left for one in spent if one.rounds_left is not None), default=None)
     card = claim_card(ledgers, found | {"rounds_left": left}, checks, results)
     rounds = tuple(epsilon_by_round(ledgers))

@@ -21,12 +21,14 @@ if TYPE_CHECKING:  # the accountants take a while to import: the command loads t
     from hushrec.simulations.audit.audit import Audit
 
 AUDIT_EXAMPLES = (
-    "TARGET is a run directory, or any number of ledger.jsonl files of one experiment, collected from devices. Exit "
-    "code: 0 every claim holds, 1 VIOLATED, 2 unusable input.\n\n"
+    "TARGET is a run directory, or any number of ledger.jsonl files and device folders of one experiment. With an "
+    "operator's folder beside them they are held against its mirror. Exit code: 0 every claim holds, 1 VIOLATED, 2 "
+    "unusable input.\n\n"
     "Examples:\n\n"
     "  hushrec audit runs/quickstart\n\n"
     "  hushrec audit runs/quickstart --canaries --attack\n\n"
     "  hushrec audit collected/*.jsonl --out collected\n\n"
+    "  hushrec audit collected/*.jsonl --mirror mirror.jsonl --invitation invitation.json\n\n"
     "  hushrec audit --plan rounds=100,sigma=2,q=0.1\n\n"
     "  hushrec audit --plan rounds=100 --target-epsilon 4"
 )
@@ -35,7 +37,8 @@ _STYLES = {"VIOLATED": "bold red", "NO PRIVACY": "bold red", "not tested": "yell
 
 
 Targets = Annotated[
-    list[Path] | None, typer.Argument(metavar="[TARGET]...", help="A run directory, or ledgers.", show_default=False)
+    list[Path] | None,
+    typer.Argument(metavar="[TARGET]...", help="A run directory, or ledgers and device folders.", show_default=False),
 ]
 Plan = Annotated[
     str, typer.Option(metavar="K=V,...", help="What if? Of rounds, sigma, q, steps, delta, unit, records.")
@@ -54,6 +57,13 @@ Heads = Annotated[
 Keys = Annotated[
     list[str] | None, typer.Option("--key", metavar="HEX", help="Public key that must have signed; repeatable.")
 ]
+Mirror = Annotated[
+    Path | None, typer.Option("--mirror", metavar="FILE", help="Server's mirror of heads, or the operator's folder.")
+]
+ServerKey = Annotated[str, typer.Option("--server-key", metavar="HEX", help="Must have countersigned the mirror.")]
+Invited = Annotated[
+    Path | None, typer.Option("--invitation", metavar="FILE", help="Of the federation: names the server's key.")
+]
 Out = Annotated[
     Path | None, typer.Option("--out", metavar="FOLDER", help="For audit.html, audit.json and claim_card.json.")
 ]
@@ -71,12 +81,16 @@ def audit(
     seed: Seed = 0,
     heads: Heads = None,
     keys: Keys = None,
+    mirror: Mirror = None,
+    server_key: ServerKey = "",
+    invitation: Invited = None,
     out_dir: Out = None,
     as_json: Json = False,
 ) -> None:
     """Does a run keep its privacy claim? Budgets from the ledger, every file against it, and tests of the real code.
 
-    Reports go to the run directory, or for ledgers to the current folder. A what-if question (--plan) writes nothing.
+    Reports go to the run directory, or for ledgers and devices to the current folder. A what-if question (--plan)
+    writes nothing.
     """
     if plan:
         if targets:
@@ -84,9 +98,9 @@ def audit(
         raise typer.Exit(_answer(plan, target_epsilon, as_json))
     if not targets or target_epsilon is not None:
         raise ConfigError("name a run directory or ledgers; --target-epsilon goes with --plan rounds=100,sigma=2")
-    found = _audited(targets, (probes, canaries, attack, thorough, seed), keys or (), heads or ())
-    folder = out_dir or (targets[0] if targets[0].is_dir() else Path())
-    written = write_audit(found, folder)
+    witnesses = (keys or (), heads or (), mirror, server_key or _server_key(invitation))
+    found = _audited(targets, (probes, canaries, attack, thorough, seed), witnesses)
+    written = write_audit(found, out_dir or _own_folder(targets))
     if as_json:
         typer.echo(_json(found.to_json()))
     else:
@@ -96,17 +110,32 @@ def audit(
 
 
 def _audited(
-    targets: list[Path], asked: tuple[bool | None, bool, bool, bool, int], keys: Sequence[str], heads: Sequence[str]
+    targets: list[Path],
+    asked: tuple[bool | None, bool, bool, bool, int],
+    known: tuple[Sequence[str], Sequence[str], Path | None, str],
 ) -> Audit:
     """The audit, with a line on stderr that says what is being done."""
-    from hushrec.simulations.audit.audit import CodeTests, audit_targets
+    from hushrec.simulations.audit.audit import CodeTests, Witnesses, audit_targets
 
     with Console(stderr=True).status("starting") as status:
 
         def tell(text: str) -> None:
             status.update(escape(text))
 
-        return audit_targets(targets, CodeTests(*asked), keys=keys, heads=heads, tell=tell)
+        return audit_targets(targets, CodeTests(*asked), Witnesses(*known), tell=tell)
+
+
+def _server_key(invitation: Path | None) -> str:
+    from hushrec.common.invitation import read_invitation
+
+    return "" if invitation is None else read_invitation(invitation).server_key
+
+
+def _own_folder(targets: Sequence[Path]) -> Path:
+    """Where a report belongs: in a run directory; nothing is added to a device's or an operator's folder."""
+    from hushrec.simulations.audit.device import is_devices
+
+    return targets[0] if len(targets) == 1 and targets[0].is_dir() and not is_devices(targets[0]) else Path()
 
 
 def write_audit(audit: Audit, folder: Path) -> Path:

@@ -22,18 +22,17 @@ import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 CANCEL, EVERYONE, GENESIS, HEX, ROUNDING = b"\x18", "*", "0" * 64, re.compile("([0-9a-f]{64}){1,2}"), 1 + 1e-6
-STR, INT, NUMBER, LIST, DICT = (str,), (int,), (int, float), (list,), (dict,)
-CLAIM = {"mechanism": STR, "unit": STR, "relation": STR, "delta": NUMBER, "target_epsilon": NUMBER, "max_records": INT}
-FIELDS: dict[str, dict[str, tuple[type, ...]]] = {  # of an entry, beside type, seq, prev, hash and signature
-    "HEADER": {**CLAIM, "who": STR, "clipping_norm": NUMBER, "denominator": NUMBER, "plan": LIST, "public_key": STR},
-    "RESERVE": {"round": INT, "clients": LIST, "event": DICT},
-    "RELEASE": {"round": INT, "clients": LIST, "event": DICT, "why": STR},
-    "COMMIT": {"reserve": STR, "replies": DICT},
-    "RECOVERED": {"charges": LIST, "torn": DICT},
-    "event": {"kind": STR, "noise_multiplier": NUMBER, "sample_rate": NUMBER, "steps": INT},
+CLAIM = {"mechanism": str, "unit": str, "relation": str, "delta": float, "target_epsilon": float, "max_records": int}
+FIELDS: dict[str, dict[str, type]] = {  # of an entry, beside type, seq, prev, hash and signature; a float may be an int
+    "HEADER": {**CLAIM, "who": str, "clipping_norm": float, "denominator": float, "plan": list, "public_key": str},
+    "RESERVE": {"round": int, "clients": list, "event": dict},
+    "RELEASE": {"round": int, "clients": list, "event": dict, "why": str},
+    "COMMIT": {"reserve": str, "replies": dict},
+    "RECOVERED": {"charges": list, "torn": dict},
+    "event": {"kind": str, "noise_multiplier": float, "sample_rate": float, "steps": int},
 }
-CLAIMS = ("device record add_remove", "device interaction replace_one", "device user add_remove")
-CLAIMS += ("silo user add_remove", "server user add_remove")
+CLAIMS = {"device record add_remove", "device interaction replace_one", "device user add_remove"}
+CLAIMS |= {"silo user add_remove", "server user add_remove"}
 ORDERS = np.array([1.05, 1.1, 1.15, *np.arange(12, 100) / 10, *range(10, 64)])
 ORDERS = np.append(ORDERS, [64, 72, 80, 96, 112, 128, 160, 192, 256, 384, 512, 1024])
 
@@ -48,7 +47,10 @@ def canonical(value: object) -> bytes:
 
 
 def fits(kind: str, value: dict[str, Any]) -> bool:
-    return value.keys() == FIELDS[kind].keys() and all(type(value[name]) in of for name, of in FIELDS[kind].items())
+    types = FIELDS[kind]
+    return value.keys() == types.keys() and all(
+        type(value[n]) in (t, int if t is float else t) for n, t in types.items()
+    )
 
 
 class VerifiedLedger:
@@ -89,19 +91,20 @@ class VerifiedLedger:
             require(entry["replies"].keys() <= set(self.pending.pop(entry["reserve"])), "a reply of no reserved client")
             require(all(len(reply) == 64 and HEX.fullmatch(reply) for reply in entry["replies"].values()), "no SHA-256")
         elif kind == "RECOVERED":
-            told = {"bytes": len(torn), "sha256": sha256(torn).hexdigest()}
-            require(entry == {"charges": due, "torn": told}, "not what the torn bytes must be charged")
-        elif kind != "HEADER":
+            found = {"charges": due, "torn": {"bytes": len(torn), "sha256": sha256(torn).hexdigest()}}
+            require(entry == found, "not what the torn bytes must be charged")
+        elif kind in ("RESERVE", "RELEASE"):
             charge = {"clients": entry["clients"], "events": [entry["event"]]}
             require(due == [charge] and EVERYONE not in entry["clients"], "the header allows no such charge")
-            self.pending |= {given: entry["clients"]} if kind == "RESERVE" else {}
+        if kind == "RESERVE":
+            self.pending[given] = entry["clients"]
         self.charge(due if kind != "HEADER" else [])
         self.hashes.append(given)
 
     def begin(self, head: dict[str, Any]) -> None:
         """Take the header, if it makes a known claim and every number in it is within its range."""
         require(all(fits("event", event) for event in head["plan"]), "a planned release has missing or mistyped fields")
-        numbers = [n for part in (head, *head["plan"]) for n in part.values() if type(n) in NUMBER]
+        numbers = [n for part in (head, *head["plan"]) for n in part.values() if type(n) in (int, float)]
         require(head["plan"] and all(0 < float(n) < inf for n in numbers), "no plan, or a number is not in its range")
         require(all(event["sample_rate"] <= 1 and event["steps"] < 2**53 for event in head["plan"]), "no such sampling")
         claim = f"{head['mechanism']} {head['unit']} {head['relation']}"
@@ -116,7 +119,8 @@ class VerifiedLedger:
             clients, end = read(rest)
             named = type(clients) is list and clients and all(type(name) is str for name in clients)
             require(named and len({*clients, "", EVERYONE}) == len(clients) + 2, "not each client once")
-            charge["clients"], (event, _) = clients, read(rest[end:].partition(',"event":')[2])
+            charge["clients"] = clients
+            event, _ = read(rest[end:].partition(',"event":')[2])
             charge["events"] = [event] if fits("event", event) and event in self.header["plan"] else charge["events"]
         return [charge] if line and not start.startswith('{"hash"') else []  # a COMMIT starts with its hash
 
@@ -169,18 +173,21 @@ def verify(path: Path, card: Path | None = None) -> tuple[int, str]:
             known = any(one["head"] in ledger.hashes for one in told["ledgers"])
             require(known, "no head on the card is in this ledger: it was cut, or the card is another's")
             claim = {**told["claim"], "plan": told["mechanism"]["releases"]}
-            other = [name for name in (*CLAIM, "plan") if claim[name] != head[name]]
+            other = (name for name in (*CLAIM, "plan") if claim[name] != head[name])
             wrong = [f"{name} is {claim[name]} on the card, {head[name]} here" for name in other]
             if not most <= claim["epsilon"] * ROUNDING:
                 wrong.append(f"the card promises epsilon {claim['epsilon']:.4f}, but {most:.4f} was spent")
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, ArithmeticError, MemoryError) as error:
         return 2, f"UNUSABLE: {error}"
     if not most <= head["target_epsilon"] * ROUNDING:
         wrong.append(f"epsilon {most:.4f} is above the budget {head['target_epsilon']:g}")
-    found = f"""{len(ledger.hashes) - 1} entries, signed by {head["public_key"] or "nobody"}, head {ledger.hashes[-1]}
-{len(ledger.pending)} RESERVEs without COMMIT and {len(ledger.torn)} torn bytes at the end, charged
-{len(ledger.charged) - 1} clients; epsilon per {head["unit"]} ({head["relation"]}), delta {head["delta"]:g}: {most:.4f}"""
-    return int(bool(wrong)), "\n".join([found, *[f"VIOLATED: {reason}" for reason in wrong or ()] or ["holds"]])
+    found = [
+        f"{len(ledger.hashes) - 1} entries, signed by {head['public_key'] or 'nobody'}, head {ledger.hashes[-1]}",
+        f"{len(ledger.pending)} RESERVEs without COMMIT and {len(ledger.torn)} torn bytes at the end, charged",
+        f"{len(ledger.charged) - 1} clients; epsilon per {head['unit']} ({head['relation']}), delta {head['delta']:g}: "
+        f"{most:.4f} of {head['target_epsilon']:g}",
+    ]
+    return int(bool(wrong)), "\n".join(found + [f"VIOLATED: {reason}" for reason in wrong] + ["holds"] * (not wrong))
 
 
 if __name__ == "__main__":

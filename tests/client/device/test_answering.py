@@ -110,6 +110,20 @@ def test_an_older_round_is_refused_and_a_newer_one_answered(device: DeviceFolder
     assert spent(device) == 3
 
 
+def test_a_ledger_from_an_old_backup_answers_nothing(device: DeviceFolder) -> None:
+    answer(str(device.path), ask(device, server_round=1))
+    close_ledgers()
+    old = device.ledger.read_bytes()
+    answer(str(device.path), ask(device, server_round=2))
+    close_ledgers()  # as the launcher's next worker finds it
+    device.ledger.write_bytes(old)
+    reply = answer(str(device.path), ask(device, server_round=3))
+    assert reply.error.reason == "PRIVACY_REFUSED"
+    assert spent(device) == 1
+    with device.open_database() as database:
+        assert "it is an older copy" in database.refusals()[-1].detail
+
+
 def test_a_spent_budget_is_refused_and_noted(make_device: Callable[..., DeviceFolder], closed_ledgers: None) -> None:
     device = make_device(**PRIVATE, privacy__target_epsilon=4.0)
     answers = [answer(str(device.path), ask(device, server_round)) for server_round in range(1, 6)]

@@ -98,6 +98,17 @@ def test_a_ledger_that_vanished_after_rounds_is_a_problem_and_no_fresh_budget(ki
     assert found["privacy"]["epsilon_spent"] is None
 
 
+def test_a_ledger_from_an_old_backup_is_a_problem_and_gives_no_budget_back(kitchen: DeviceFolder) -> None:
+    charge(kitchen, 2)
+    old = kitchen.ledger.read_bytes()
+    charge(kitchen, 1)
+    assert device_status(kitchen, NOW)["problems"] == []
+    kitchen.ledger.write_bytes(old)
+    found = device_status(kitchen, NOW)
+    assert "holds 2 rounds, but this device answered 3" in found["problems"][0]
+    assert found["privacy"]["epsilon_spent"] is None
+
+
 def test_a_ledger_of_another_name_is_a_problem(kitchen: DeviceFolder) -> None:
     charge(kitchen, 1)
     kitchen.settings_file.write_text(kitchen.settings_file.read_text().replace('"kitchen"', '"bedroom"'))
