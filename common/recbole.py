@@ -1,6 +1,6 @@
 """Import of RecBole atomic files: NAME.inter, NAME.item and NAME.user with typed tab-separated headers.
 
-It reads neither NAME.kg nor NAME.link; the knowledge graph is another part's business.
+It reads neither NAME.kg nor NAME.link; common/knowledge_graph.py does.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def read_recbole(folder: Path, *, reorder_articles: bool = False) -> tuple[str, 
     user_path = inter_path.with_suffix(".user")
     profiles: dict[str, str] = {}
     if user_path.is_file():
-        table = _read_atomic(user_path, ("user_id",))
+        table = read_atomic(user_path, ("user_id",))
         columns = {name: table.cells(name) for name in table.columns}
         profiles = profiles_by_user(table, "user_id", profile_texts(columns, len(table)))
         log = replace(log, other_users=frozenset(profiles))
@@ -91,7 +91,7 @@ def items_from_table(
 
 
 def _read_items(path: Path, reorder_articles: bool) -> tuple[Catalog, int]:
-    table = _read_atomic(path, ("item_id",))
+    table = read_atomic(path, ("item_id",))
     title, year, genres = (
         next((name for name in names if name in table.columns), None) for names in (_TITLES, _YEARS, _GENRES)
     )
@@ -103,7 +103,7 @@ def _read_items(path: Path, reorder_articles: bool) -> tuple[Catalog, int]:
 
 
 def _read_interactions(path: Path) -> InteractionLog:
-    table = _read_atomic(path, ("user_id", "item_id"))
+    table = read_atomic(path, ("user_id", "item_id"))
     user_ids, user_codes = table.ids("user_id")
     item_ids, item_codes = table.ids("item_id")
     log = InteractionLog(
@@ -124,7 +124,7 @@ def _read_interactions(path: Path) -> InteractionLog:
     return replace(log, notes=("the source gives neither times nor an order; order within a user is seeded",))
 
 
-def _read_atomic(path: Path, required: tuple[str, ...]) -> Table:
+def read_atomic(path: Path, required: tuple[str, ...]) -> Table:
     """Read one atomic file and take the types off its column names."""
     table = read_table(path, separator="\t")
     columns = {}

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from hushrec.common.errors import BundleError
+from hushrec.common.files import replace_file
 from hushrec.common.protocol import Arrays
 
 NAME = "checkpoint.safetensors"
@@ -91,17 +91,7 @@ def write_atomically(path: Path, content: bytes) -> None:
     Raises:
         BundleError: the disk is full or does not let us; `path` is as it was.
     """
-    temporary = path.with_suffix(path.suffix + ".tmp")
     try:
-        with temporary.open("wb") as stream:
-            stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
-        temporary.replace(path)
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        replace_file(path, content)
     except OSError as error:
         raise BundleError(f"cannot write {path}: {error.strerror}; a run can be resumed from its last round") from error

@@ -9,18 +9,19 @@ import logging
 import time
 from collections.abc import Iterable
 
-from flwr.app import Error, Message, RecordDict
+from flwr.app import Error, Message
 from flwr.serverapp import Grid
 
 from hushrec.common.errors import HushrecError, ProtocolError
 from hushrec.common.protocol import ERROR_CODE
 from hushrec.common.signed_head import take_head
+from hushrec.server.forwarding_grid import ForwardingGrid
 from hushrec.server.ledger_mirror import LedgerMirror
 
 log = logging.getLogger("hushrec.server")
 
 
-class DeployedGrid(Grid):
+class DeployedGrid(ForwardingGrid):
     """Flower's grid, with every reply's ledger head checked and taken off.
 
     Args:
@@ -30,7 +31,8 @@ class DeployedGrid(Grid):
     """
 
     def __init__(self, grid: Grid, mirror: LedgerMirror | None, reply_timeout: float) -> None:
-        self._grid, self._mirror, self._reply_timeout = grid, mirror, reply_timeout
+        super().__init__(grid)
+        self._mirror, self._reply_timeout = mirror, reply_timeout
         self._asked: dict[int, Message] = {}
 
     def wait_for_nodes(self, least: int, patience: float) -> None:
@@ -48,47 +50,19 @@ class DeployedGrid(Grid):
                 )
             time.sleep(0.5)
 
-    def set_run(self, run) -> None:  # type: ignore[no-untyped-def]  # Flower's Run is not public
-        """Pass the run on."""
-        self._grid.set_run(run)
-
-    @property
-    def run(self):  # type: ignore[no-untyped-def]
-        """The run of Flower's grid."""
-        return self._grid.run
-
-    def create_message(
-        self, content: RecordDict, message_type: str, dst_node_id: int, group_id: str, ttl: float | None = None
-    ) -> Message:
-        """A message to one node."""
-        return Message(content, dst_node_id, message_type, ttl=ttl, group_id=group_id)
-
-    def get_node_ids(self) -> Iterable[int]:
-        """The devices that are online."""
-        return self._grid.get_node_ids()
-
-    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
-        """Send without waiting."""
-        return self._grid.push_messages([self._expiring(message) for message in messages])
-
-    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
-        """What has been answered so far."""
-        return [self._checked(reply) for reply in self._grid.pull_messages(message_ids)]
-
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
-        """Send, and wait for the answers."""
+        """Send, and wait for the answers, no longer than the federation's limit."""
         limit = min(timeout or self._reply_timeout, self._reply_timeout)
-        expiring = [self._expiring(message) for message in messages]
-        return [self._checked(reply) for reply in self._grid.send_and_receive(expiring, timeout=limit)]
+        return super().send_and_receive(messages, timeout=limit)
 
-    def _expiring(self, message: Message) -> Message:
+    def outgoing(self, message: Message) -> Message:
         """A message that nobody waits for any more must not cost a device that comes back its budget."""
         kept = message.metadata
         self._asked[kept.dst_node_id] = message
         ttl = self._reply_timeout
         return Message(message.content, kept.dst_node_id, kept.message_type, ttl=ttl, group_id=kept.group_id)
 
-    def _checked(self, reply: Message) -> Message:
+    def incoming(self, reply: Message) -> Message:
         """The reply without its head, or an error reply where the head is refused."""
         try:
             head = take_head(reply)

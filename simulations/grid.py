@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from flwr.app import Context, Message, MessageType, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid
-from flwr.supercore.run import Run as Run  # for other grids, so that flwr's private parts stay in this file
+from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
 
 from hushrec.common.errors import HushrecError

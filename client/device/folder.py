@@ -6,10 +6,8 @@ It reads and writes the small files only; the database and the ledger have modul
 from __future__ import annotations
 
 import json
-import os
 import re
 import stat
-import tempfile
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -25,6 +23,7 @@ from hushrec.client.device.database import DeviceDatabase
 from hushrec.client.device.policy import Policy
 from hushrec.common.config import read_toml
 from hushrec.common.errors import BundleError, ConfigError, DataError
+from hushrec.common.files import replace_file
 from hushrec.common.invitation import Invitation, read_invitation, write_invitation
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -224,21 +223,7 @@ def public_line(key: ec.EllipticCurvePrivateKey) -> str:
 
 def write_private(path: Path, content: str | bytes) -> None:
     """Replace a file as a whole, on disk when it returns, readable by its owner only."""
-    handle, partial = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")  # mode 600
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content.encode() if isinstance(content, str) else content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    except BaseException:
-        Path(partial).unlink(missing_ok=True)
-        raise
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    replace_file(path, content.encode() if isinstance(content, str) else content, 0o600)
 
 
 def _check_place(folder: DeviceFolder) -> None:

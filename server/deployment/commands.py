@@ -110,6 +110,10 @@ def _run(resolve: Resolve) -> Callable[..., None]:
             other = resolve(experiment, set_ or []) if experiment else config
             asked = federation.deployed_config(other, opened.settings().devices, opened.run)
             federation.refuse_other_constants(config, asked)
+        done = f"all {config.federation.rounds} rounds are done; what was learned is in {opened.run}"
+        if training.finished_round(opened) == config.federation.rounds:  # no error: a service may ask at every boot
+            say(done)
+            return
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: the run goes on without us
         with working("handing the run to Flower"):
             begun, new = training.begin(opened, config, nodes)
@@ -122,7 +126,7 @@ def _run(resolve: Resolve) -> Callable[..., None]:
                 f"run {begun.run_id} goes on; follow it with: hushrec server run {folder}; "
                 f"end it with: hushrec server run {folder} --stop"
             ) from None
-        say(f"all {config.federation.rounds} rounds are done; what was learned is in {opened.run}")
+        say(done)
 
     return run
 

@@ -12,7 +12,6 @@ It is private to one user (700, files 600). It starts nothing and knows no crypt
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -23,6 +22,7 @@ from filelock import FileLock, Timeout
 
 from hushrec.common.config import RunConfig, read_experiment
 from hushrec.common.errors import BundleError, ConfigError, HushrecError
+from hushrec.common.files import replace_file
 
 
 @dataclass(frozen=True)
@@ -121,19 +121,8 @@ def write_file(path: Path, content: bytes) -> None:
     Raises:
         HushrecError: the disk is full or does not let us; the file is as it was.
     """
-    temporary = path.with_name(path.name + ".tmp")
     try:
-        temporary.unlink(missing_ok=True)
-        with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as stream:
-            stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
-        temporary.replace(path)
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        replace_file(path, content, 0o600)
     except OSError as error:
         raise HushrecError(f"cannot write {path}: {error.strerror}; it is as it was before") from error
 

@@ -31,8 +31,8 @@ FIELDS: dict[str, dict[str, type]] = {  # of an entry, beside type, seq, prev, h
     "RECOVERED": {"charges": list, "torn": dict},
     "event": {"kind": str, "noise_multiplier": float, "sample_rate": float, "steps": int},
 }
-CLAIMS = {"device record add_remove", "device interaction replace_one", "device user add_remove"}
-CLAIMS |= {"silo user add_remove", "server user add_remove"}
+CLAIMS = [*((who, "user", "add_remove") for who in ("device", "silo", "server")), ("device", "record", "add_remove")]
+CLAIMS.append(("device", "interaction", "replace_one"))
 ORDERS = np.array([1.05, 1.1, 1.15, *np.arange(12, 100) / 10, *range(10, 64)])
 ORDERS = np.append(ORDERS, [64, 72, 80, 96, 112, 128, 160, 192, 256, 384, 512, 1024])
 
@@ -47,10 +47,8 @@ def canonical(value: object) -> bytes:
 
 
 def fits(kind: str, value: dict[str, Any]) -> bool:
-    types = FIELDS[kind]
-    return value.keys() == types.keys() and all(
-        type(value[n]) in (t, int if t is float else t) for n, t in types.items()
-    )
+    types = {name: (kind, int) if kind is float else (kind,) for name, kind in FIELDS[kind].items()}
+    return value.keys() == types.keys() and all(type(value[name]) in types[name] for name in types)
 
 
 class VerifiedLedger:
@@ -107,8 +105,7 @@ class VerifiedLedger:
         numbers = [n for part in (head, *head["plan"]) for n in part.values() if type(n) in (int, float)]
         require(head["plan"] and all(0 < float(n) < inf for n in numbers), "no plan, or a number is not in its range")
         require(all(event["sample_rate"] <= 1 and event["steps"] < 2**53 for event in head["plan"]), "no such sampling")
-        claim = f"{head['mechanism']} {head['unit']} {head['relation']}"
-        require(claim in CLAIMS and head["delta"] < 1, "no known claim")
+        require((head["mechanism"], head["unit"], head["relation"]) in CLAIMS and head["delta"] < 1, "no known claim")
         self.header = head
 
     def due(self, line: bytes) -> list[dict[str, Any]]:
@@ -155,8 +152,9 @@ def divergence(sigma: float, rate: float, rows: int, replaced: bool) -> Any:
     step = min(sigma / 4, sigma**2 / 2)  # the trapezoid rule is exact to rounding here: the integrand is analytic
     z = step * np.arange(-(half := ceil((2 * most * rows + 12 * sigma) / step)), half + 1)  # beyond every order's peak
     drawn = [log(comb(rows, k)) + k * log(rate) + (rows - k) * log1p(-rate) for k in range(rows + 1)]
-    ratio = [[w + (2 * k * y - k * k) / (2 * sigma**2) for k, w in enumerate(drawn)] for y in (z, -z)]
-    p, q = reduce(np.logaddexp, ratio[0]), reduce(np.logaddexp, ratio[1]) if replaced else 0 * z
+    ratios = ((w + (2 * k * y - k * k) / (2 * sigma**2) for k, w in enumerate(drawn)) for y in (z, -z))
+    p, q = (reduce(np.logaddexp, ratio) for ratio in ratios)
+    q = q if replaced else 0 * z
     base = log(step / sigma / sqrt(2 * pi)) - (z / sigma) ** 2 / 2
     ways = [[np.logaddexp.reduce(base + a * x + (1 - a) * y) for a in ORDERS] for x, y in ((p, q), (q, p))]
     return np.where(most >= ORDERS, np.maximum(0, np.max(ways, axis=0)) / (ORDERS - 1), inf) + 1e-12  # above rounding

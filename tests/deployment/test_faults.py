@@ -6,6 +6,7 @@ import os
 import signal
 import time
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 from support.federation_on_disk import Federation, charged, ledger_of, refusals, until
@@ -30,6 +31,10 @@ def reserved(device: DeviceFolder, rounds: int) -> Callable[[], bool]:
         return device.ledger.exists() and device.ledger.read_bytes().count(b'"type":"RESERVE"') >= rounds
 
     return held
+
+
+def noted(device: DeviceFolder, code: str) -> bool:
+    return code in refusals(device)
 
 
 def assert_within_budget(federation: Federation, device: DeviceFolder) -> None:
@@ -117,5 +122,5 @@ def test_who_is_not_enrolled_or_revoked_or_trusts_another_authority_stays_out(qu
             time.sleep(0.1)
     assert sorted(flower.node_states(quiet.operator).values()) == ["registered", "unregistered"]
     for device in (stranger, revoked):
-        assert wait_until(lambda device=device: "NOT_CONNECTED" in refusals(device), 60), device.name  # type: ignore[misc]
+        assert wait_until(partial(noted, device, "NOT_CONNECTED"), 60), device.name
         assert not device.ledger.exists()

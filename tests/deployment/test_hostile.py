@@ -46,7 +46,9 @@ def over(federation: Federation, runs: int) -> Callable[[], bool]:
     return held
 
 
-def test_a_server_that_asks_for_less_privacy_gets_nothing_and_costs_nothing(federate: Callable[..., Federation]) -> None:
+def test_a_server_that_asks_for_less_privacy_gets_nothing_and_costs_nothing(
+    federate: Callable[..., Federation],
+) -> None:
     federation = federate(federation__rounds=2)
     devices = [federation.add_device() for _ in range(2)]
     assert federation.online(2)
@@ -78,7 +80,9 @@ def test_a_server_that_asks_for_less_privacy_gets_nothing_and_costs_nothing(fede
     assert wait_until(over(federation, 2), 120, 1.0)
     assert federation.rounds()[-1]["refused"] == {"APP_CHANGED": 2}
     for device in devices:
-        assert [code for code in refusals(device) if code != "NOT_CONNECTED"] == ["NOT_PINNED"] * 2 + ["APP_CHANGED"] * 2
+        assert [code for code in refusals(device) if code != "NOT_CONNECTED"] == ["NOT_PINNED"] * 2 + [
+            "APP_CHANGED"
+        ] * 2
         assert not device.ledger.exists()
 
     # What was agreed to is still answered.

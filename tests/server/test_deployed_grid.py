@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -39,6 +40,10 @@ class Devices:
         return replies
 
 
+def deployed(devices: Any, mirror: LedgerMirror | None = None, reply_timeout: float = 60.0) -> DeployedGrid:
+    return DeployedGrid(devices, mirror, reply_timeout)
+
+
 @pytest.fixture
 def messages() -> list[Message]:
     TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = 1, 9, 1
@@ -48,7 +53,7 @@ def messages() -> list[Message]:
 def test_heads_are_mirrored_and_taken_off(tmp_path: Path, messages: list[Message]) -> None:
     devices = Devices({1: 3, 2: 4})
     with LedgerMirror(tmp_path, KEY) as mirror:
-        replies = list(DeployedGrid(devices, mirror, 60.0).send_and_receive(messages))  # type: ignore[arg-type]
+        replies = list(deployed(devices, mirror).send_and_receive(messages))
     assert [reply.has_error() for reply in replies] == [False, False]
     assert all(RECORD not in reply.content for reply in replies)
     assert (tmp_path / "mirror.jsonl").read_text().count("\n") == 2
@@ -57,25 +62,25 @@ def test_heads_are_mirrored_and_taken_off(tmp_path: Path, messages: list[Message
 def test_a_reply_without_its_head_is_refused_and_the_others_count(tmp_path: Path, messages: list[Message]) -> None:
     devices = Devices({1: None, 2: 4})
     with LedgerMirror(tmp_path, KEY) as mirror:
-        first, second = DeployedGrid(devices, mirror, 60.0).send_and_receive(messages)  # type: ignore[arg-type]
+        first, second = deployed(devices, mirror).send_and_receive(messages)
     assert (first.error.reason, second.has_error()) == ("LEDGER_CHANGED", False)
     assert first.metadata.src_node_id == 1
 
 
 def test_without_a_mirror_nobody_needs_a_ledger(messages: list[Message]) -> None:
-    replies = DeployedGrid(Devices({1: None, 2: 3}), None, 60.0).send_and_receive(messages)  # type: ignore[arg-type]
+    replies = deployed(Devices({1: None, 2: 3})).send_and_receive(messages)
     assert [reply.has_error() for reply in replies] == [False, False]
 
 
 def test_messages_expire_when_the_round_goes_on_without_their_answer(messages: list[Message]) -> None:
     devices = Devices({1: None, 2: None})
-    DeployedGrid(devices, None, 42.0).send_and_receive(messages, timeout=3600)  # type: ignore[arg-type]
+    deployed(devices, reply_timeout=42.0).send_and_receive(messages, timeout=3600)
     assert devices.timeout == 42.0
     assert {message.metadata.ttl for message in devices.asked} == {42.0}
 
 
 def test_it_waits_for_enough_devices_and_then_says_how_many_came() -> None:
-    grid = DeployedGrid(Devices({1: None}), None, 60.0)  # type: ignore[arg-type]
+    grid = deployed(Devices({1: None}))
     grid.wait_for_nodes(1, 0.0)
     with pytest.raises(HushrecError, match="only 1 of 2 devices"):
         grid.wait_for_nodes(2, 0.0)

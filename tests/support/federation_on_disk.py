@@ -34,12 +34,14 @@ REPLY_TIMEOUT = 40.0  # seconds; a device that is gone must not hold a test up f
 class Federation:
     """One server and its devices; `end` leaves no process."""
 
-    def __init__(self, path: Path, config: RunConfig, devices: int = 3) -> None:
+    def __init__(
+        self, path: Path, config: RunConfig, devices: int = 3, host: str = "localhost", listen: str = "127.0.0.1"
+    ) -> None:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
         settings = ServerSettings(
-            "films", "localhost", port, listen="127.0.0.1", devices=devices, reply_timeout_seconds=REPLY_TIMEOUT
+            "films", host, port, listen=listen, devices=devices, reply_timeout_seconds=REPLY_TIMEOUT
         )
         self.path = path
         self.operator: OperatorFolder = init_folder(path / "operator", settings, config)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -91,9 +92,9 @@ def test_the_same_request_again_gets_the_same_noised_reply_and_costs_nothing(dev
 
 
 @pytest.mark.parametrize("other", [{"seed": 8}, {"shift": 0.5}])
-def test_another_request_for_an_answered_round_is_refused(device: DeviceFolder, other: dict[str, float]) -> None:
+def test_another_request_for_an_answered_round_is_refused(device: DeviceFolder, other: dict[str, Any]) -> None:
     answer(str(device.path), ask(device))
-    refused = answer(str(device.path), ask(device, **other))  # type: ignore[arg-type]
+    refused = answer(str(device.path), ask(device, **other))
     assert refused.error.reason == "REPLAYED"
     assert spent(device) == 1
     with device.open_database() as database:

@@ -17,7 +17,7 @@ from support import workers
 
 from hushrec.client.device import launcher
 from hushrec.client.device.folder import DeviceFolder
-from hushrec.client.device.launcher import Worker, check_app, check_constants, respond
+from hushrec.client.device.launcher import Worker, check_app, check_constants
 from hushrec.client.device.policy import Policy
 from hushrec.common.errors import DataError, ProtocolError
 from hushrec.common.invitation import public_settings
@@ -58,6 +58,10 @@ class Computed:
         return Message(RecordDict(), reply_to=message)
 
 
+def respond(device: DeviceFolder, assigned: Any, worker: Any) -> Message:
+    return launcher.respond(device, assigned, worker)
+
+
 def assignment(device: DeviceFolder, message: Message, app: bytes, **changes: Any) -> Any:
     config = public_settings(device.invitation.config.to_flat())
     changed = {key.replace("__", ".").replace("_", "-"): value for key, value in changes.items()}
@@ -80,7 +84,7 @@ def test_the_pinned_bundle_with_the_pinned_constants_reaches_the_worker(
     device: DeviceFolder, asked: Message, pinned_app: bytes
 ) -> None:
     worker = Computed()
-    assert not respond(device, assignment(device, asked, pinned_app), worker).has_error()  # type: ignore[arg-type]
+    assert not respond(device, assignment(device, asked, pinned_app), worker).has_error()
     assert worker.messages == [asked]
     assert refusals(device) == []
 
@@ -92,7 +96,7 @@ def test_a_replaced_client_app_or_a_package_named_hushrec_never_runs(
     evil = f"open({str(mark)!r}, 'w')"
     for app in (bundle(client__app=evil), bundle(hushrec____init__=evil, hushrec__client__app=evil), b"", b"no zip"):
         worker = Computed()
-        reply = respond(device, assignment(device, asked, app), worker)  # type: ignore[arg-type]
+        reply = respond(device, assignment(device, asked, app), worker)
         assert reply.error.reason == "APP_CHANGED"
         assert worker.messages == []
     assert not mark.exists()
@@ -118,7 +122,7 @@ def test_other_constants_than_the_pinned_ones_are_refused_and_named(
     device: DeviceFolder, asked: Message, pinned_app: bytes, changes: dict[str, Any]
 ) -> None:
     worker = Computed()
-    reply = respond(device, assignment(device, asked, pinned_app, **changes), worker)  # type: ignore[arg-type]
+    reply = respond(device, assignment(device, asked, pinned_app, **changes), worker)
     assert reply.error.reason == "NOT_PINNED"
     assert worker.messages == []
     ((code, detail),) = refusals(device)
@@ -152,9 +156,9 @@ def test_one_bit_of_the_bundle_matters() -> None:
 def test_the_owners_policy_is_asked_each_time(device: DeviceFolder, asked: Message, pinned_app: bytes) -> None:
     worker = Computed()
     device.set_policy(Policy(command=("false",)))
-    assert respond(device, assignment(device, asked, pinned_app), worker).error.reason == "NOT_NOW"  # type: ignore[arg-type]
+    assert respond(device, assignment(device, asked, pinned_app), worker).error.reason == "NOT_NOW"
     device.set_policy(Policy(command=("true",)))
-    assert not respond(device, assignment(device, asked, pinned_app), worker).has_error()  # type: ignore[arg-type]
+    assert not respond(device, assignment(device, asked, pinned_app), worker).has_error()
     assert [code for code, _ in refusals(device)] == ["NOT_NOW"]
 
 
@@ -165,13 +169,13 @@ def test_a_refusal_that_cannot_be_noted_is_still_sent(
         raise DataError("the disk is full")
 
     monkeypatch.setattr("hushrec.client.device.database.DeviceDatabase.add_refusal", full)
-    reply = respond(device, assignment(device, asked, b"another"), Computed())  # type: ignore[arg-type]
+    reply = respond(device, assignment(device, asked, b"another"), Computed())
     assert reply.error.reason == "APP_CHANGED"
 
 
 def test_a_damaged_database_is_a_refusal_and_no_crash(device: DeviceFolder, asked: Message, pinned_app: bytes) -> None:
     device.database.write_bytes(b"no database at all" * 100)
-    reply = respond(device, assignment(device, asked, pinned_app), Computed())  # type: ignore[arg-type]
+    reply = respond(device, assignment(device, asked, pinned_app), Computed())
     assert reply.error.reason == "CLIENT_ERROR"
 
 

@@ -107,6 +107,11 @@ def test_a_finished_federation_is_not_run_again(folder: OperatorFolder, monkeypa
         training.begin(folder, folder.config(), 0)
 
 
+def test_run_of_a_finished_federation_says_so_and_is_no_error(call: Call, folder: OperatorFolder) -> None:
+    write_checkpoint(folder.run, Checkpoint(3, {}, {}, np.zeros(3, np.float32), {"refused": {}}))
+    assert "all 3 rounds are done" in call("run", folder.path)
+
+
 def test_a_changed_app_is_never_sent(folder: OperatorFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     def never(folder: OperatorFolder) -> int:
         raise AssertionError

@@ -189,13 +189,13 @@ def test_a_published_claim_better_than_the_ledger_is_violated(
 
 
 def test_a_bundle_that_claims_less_than_was_spent_is_violated(copy: Any, audit: Run) -> None:
-    from hushrec.common.bundle import _sealed
+    from hushrec.common.manifest import sealed
 
     folder = copy("C2")
     path = folder / "bundle" / "manifest.json"
     manifest = json.loads(path.read_text())
     manifest["privacy"]["epsilon"] = 0.1
-    path.write_text(_sealed(manifest))
+    path.write_text(sealed(manifest))
     code, out, _ = audit(folder, "--no-probes")
     assert code == 1
     assert "VIOLATED: bundle: epsilon is claimed as 0.1, but the ledger says" in out

@@ -243,6 +243,15 @@ def test_a_mended_chain_with_an_entry_that_may_not_stand_there_is_refused(
     assert replayed(path.read_bytes()) is None
 
 
+@pytest.mark.parametrize("order", [[0, 2, 3], [0, 2, 1, 3], [0, 1, 1, 2, 3]], ids=["removed", "swapped", "repeated"])
+def test_whole_lines_that_were_moved_are_refused(order: list[int], path: Path) -> None:
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join(lines[place] for place in order))
+    code, told = verify(path)
+    assert code == 2
+    assert "removed, repeated or out of order" in told
+
+
 def test_a_wrong_signature_is_refused(tmp_path: Path) -> None:
     path, key = tmp_path / "signed.jsonl", Ed25519PrivateKey.generate()
     with Ledger.open(path, HEADER, key=key) as ledger:
