@@ -120,6 +120,11 @@ def read_invitation(path: Path) -> Invitation:
         raise BundleError(f"cannot read the invitation {path}: {error.strerror}; {again}") from error
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError, ConfigError, DataError) as error:
         raise BundleError(f"the invitation {path} is damaged: {error}; {again}") from error
+    if newer := sorted(set(public_settings(invitation.config.to_flat())) - set(values["config"])):
+        raise BundleError(
+            f"the invitation {path} is of a version of hushrec without the setting {newer[0]}; install the version "
+            "that the operator uses"
+        )
     if invitation.fingerprint != given:
         raise BundleError(f"the invitation {path} is not as it was written; {again}")
     return invitation

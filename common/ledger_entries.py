@@ -232,14 +232,14 @@ class Replay:
     def _unseal(self, entry: dict[str, Any]) -> dict[str, Any]:
         """The entry's body, once chain, hash and signature are right."""
         body = dict(entry)
-        given, signature = body.pop("hash", None), body.pop("signature", None)
+        given, signed, signature = body.pop("hash", None), "signature" in body, body.pop("signature", None)
         digest = hashlib.sha256(canonical(body))
         if body.pop("seq", None) != self.length or body.pop("prev", None) != self.head or digest.hexdigest() != given:
             raise PrivacyError("edited, removed, repeated or out of order")
         key = body.get("public_key", "") if self.length == 0 else self.public_key
         if self._expected_key is not None and key != self._expected_key.public_bytes_raw().hex():
             raise PrivacyError("not signed with the expected key")
-        if bool(key) != (signature is not None):
+        if bool(key) != signed:
             raise PrivacyError("the signature is missing or not announced by the header")
         if key:
             try:

@@ -1,4 +1,4 @@
-"""docs/deployment.md and its units name only what exists: commands parse, options exist, each refusal has a remedy."""
+"""docs/deployment.md and its units say only what exists: commands parse, options exist, refusals have remedies."""
 
 from __future__ import annotations
 

@@ -21,9 +21,10 @@ from hushrec.client.device.charged_rounds import require_newest
 from hushrec.client.device.database import DeviceDatabase
 from hushrec.client.device.flower_runtime import content_from_bytes, content_to_bytes
 from hushrec.client.device.folder import DeviceFolder, open_device_folder
+from hushrec.client.edge.folder import open_edge_folder
 from hushrec.client.edge.vectors import write_vectors
 from hushrec.client.store import DEVICE_FOLDER, open_device, open_model
-from hushrec.common.errors import HushrecError, ProtocolError
+from hushrec.common.errors import BundleError, HushrecError, ProtocolError
 from hushrec.common.protocol import TrainRequest, read_train, refusal, refusal_code, total_bytes
 from hushrec.common.scoring import ScoringChoices
 from hushrec.common.signed_head import attach_head, sign_head
@@ -62,10 +63,11 @@ def refresh(path: str) -> None:
     """Bring what `recommend` reads up to the adapter that came last, while that takes little of the device's time.
 
     Encoding the catalogue may take longer than a round, so it is done again only after REST times as long as it took.
+    A model that the owner installed with `update` stays: it has validated choices and an encoder for texts.
     """
     global _refreshed
     folder, ended, took = open_device_folder(Path(path)), *_refreshed
-    if _newest is None or (folder.edge.exists() and time.monotonic() - ended < REST * took):
+    if _newest is None or _installed(folder) or (folder.edge.exists() and time.monotonic() - ended < REST * took):
         return
     started, config = time.monotonic(), folder.invitation.config
     choices = ScoringChoices(recency_decay=config.model.recency_decay, history_length=config.model.history_length)
@@ -76,6 +78,14 @@ def refresh(path: str) -> None:
         experiment=folder.invitation.federation,
     )
     _refreshed = time.monotonic(), time.monotonic() - started
+
+
+def _installed(folder: DeviceFolder) -> bool:
+    """Whether the vectors came with an encoder, which a round does not write."""
+    try:
+        return open_edge_folder(folder.edge).manifest["encoder"] is not None
+    except BundleError:  # none yet, or damaged: written anew
+        return False
 
 
 def _identify(message: Message) -> tuple[str, int, str]:

@@ -285,3 +285,11 @@ def test_any_value_in_any_field_is_accepted_or_corrupted(
         read_ledger(path)
     except LedgerCorrupted as error:
         assert error.args[0].startswith(f"ledger line {line + 1}:")  # it may also be accepted
+
+
+def test_an_unsigned_ledger_has_no_signature_of_any_kind(path: Path, lines: list[bytes]) -> None:
+    lines[-1] = lines[-1].replace(b',"type"', b',"signature":null,"type"')
+    assert b'"signature":null' in lines[-1]
+    path.write_bytes(b"".join(lines))
+    with pytest.raises(LedgerCorrupted, match="line 6: the signature"):
+        read_ledger(path)

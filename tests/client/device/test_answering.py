@@ -16,6 +16,7 @@ from hushrec.client.device import answering
 from hushrec.client.device.answering import answer
 from hushrec.client.device.database import Interaction
 from hushrec.client.device.folder import DeviceFolder
+from hushrec.client.edge.folder import open_edge_folder, write_edge_folder
 from hushrec.client.edge.recommender import EdgeRecommender
 from hushrec.client.store import open_model
 from hushrec.common.budget import training_event
@@ -234,6 +235,21 @@ def test_vectors_are_not_written_more_often_than_they_are_worth(
     answering.refresh(str(device.path))
     before = (device.edge / "manifest.json").read_bytes()
     monkeypatch.setattr(answering, "_refreshed", (time.monotonic(), 1e3))
+    answer(str(device.path), ask(device, 2, shift=0.5))
+    answering.refresh(str(device.path))
+    assert (device.edge / "manifest.json").read_bytes() == before
+
+
+def test_an_installed_model_is_not_replaced_by_a_round(device: DeviceFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(answering, "_refreshed", (0.0, 0.0))
+    answer(str(device.path), ask(device))
+    answering.refresh(str(device.path))
+    rounds_own = open_edge_folder(device.edge)
+    assert rounds_own.manifest["encoder"] is None
+    files = {"encoder": b"an encoder", "tokenizer": b"{}"}
+    write_edge_folder(device.edge, {**rounds_own.manifest, "encoder": {"chosen": "int8"}}, files)
+    before = (device.edge / "manifest.json").read_bytes()
+    monkeypatch.setattr(answering, "_refreshed", (0.0, 0.0))
     answer(str(device.path), ask(device, 2, shift=0.5))
     answering.refresh(str(device.path))
     assert (device.edge / "manifest.json").read_bytes() == before

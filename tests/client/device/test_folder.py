@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import stat
 from collections.abc import Callable
 from pathlib import Path
@@ -47,6 +48,14 @@ def test_what_was_pinned_comes_back(kitchen: DeviceFolder, invite: Callable[...,
 def test_another_invitation_in_its_place_is_refused(kitchen: DeviceFolder, invite: Callable[..., Invitation]) -> None:
     write_invitation(kitchen.invitation_file, invite(privacy__target_epsilon=9.0))
     with pytest.raises(BundleError, match="not the invitation that this device agreed to"):
+        open_device_folder(kitchen.path)
+
+
+def test_an_invitation_of_another_version_says_so(kitchen: DeviceFolder) -> None:
+    values = json.loads(kitchen.invitation_file.read_bytes())
+    del values["config"]["privacy.max-records"]  # as if that setting were new
+    kitchen.invitation_file.write_text(json.dumps(values))
+    with pytest.raises(BundleError, match=r"without the setting privacy.max-records; install the version"):
         open_device_folder(kitchen.path)
 
 
