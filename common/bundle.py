@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import scipy.sparse
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
@@ -20,6 +21,7 @@ from safetensors.numpy import load, save
 from hushrec.common.catalog import Catalog, catalog_from_json, catalog_to_json
 from hushrec.common.config import ModelConfig, RunConfig
 from hushrec.common.errors import BundleError, ConfigError
+from hushrec.common.item_graph import ItemGraph
 from hushrec.common.manifest import sealed
 from hushrec.common.protocol import Arrays
 from hushrec.common.scorer import LMScorer
@@ -28,6 +30,7 @@ from hushrec.common.workspace import Model, build_model
 
 FORMAT = 1
 MANIFEST, ADAPTER, CATALOG = "manifest.json", "adapter.safetensors", "catalog.json"
+_CSR = ("data", "indices", "indptr")  # of the item graph's matrix
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,6 +45,7 @@ class Bundle:
         choices: recency, popularity weight, ... as validated.
         privacy: the privacy section of results.json, as spent.
         experiment: name of the run it came from.
+        graph: the public item graph that the choices weigh; None where they do not.
     """
 
     model_config: ModelConfig
@@ -52,6 +56,7 @@ class Bundle:
     choices: ScoringChoices
     privacy: dict[str, Any]
     experiment: str
+    graph: ItemGraph | None = None
 
     def scorer(self) -> tuple[Model, LMScorer]:
         """The model and its scorer, ready to recommend.
@@ -67,7 +72,10 @@ class Bundle:
             )
         if {name: value.shape for name, value in self.adapter.items()} != model.shapes:
             raise BundleError("the bundle's adapter does not fit its own model configuration; it is damaged")
-        return model, LMScorer("hushrec", model, self.adapter, self.log_popularity, self.choices)
+        scorer = LMScorer("hushrec", model, self.adapter, self.log_popularity, self.choices)
+        if self.graph is not None:
+            scorer = scorer.with_graph(self.graph, self.choices.graph_weight)
+        return model, scorer
 
 
 def write_bundle(folder: Path, bundle: Bundle) -> None:
@@ -75,6 +83,8 @@ def write_bundle(folder: Path, bundle: Bundle) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {f"adapter/{name}": np.ascontiguousarray(value) for name, value in bundle.adapter.items()}
     tensors["log-popularity"] = np.ascontiguousarray(bundle.log_popularity)
+    if bundle.graph is not None:
+        tensors |= {f"graph/{part}": getattr(bundle.graph.matrix, part) for part in _CSR}
     files = {ADAPTER: save(tensors), CATALOG: json.dumps(catalog_to_json(bundle.catalog), ensure_ascii=False).encode()}
     for name, content in files.items():
         (folder / name).write_bytes(content)
@@ -110,8 +120,9 @@ def read_bundle(folder: Path) -> Bundle:
             if hashlib.sha256(data).hexdigest() != manifest["files"][name]:
                 raise BundleError(f"{folder / name} is not the file its manifest describes; fetch the bundle again")
         tensors = load(content[ADAPTER])
+        config = _model_config(manifest["model"])
         return Bundle(
-            model_config=_model_config(manifest["model"]),
+            model_config=config,
             base_sha256=manifest["base_sha256"],
             catalog=catalog_from_json(json.loads(content[CATALOG])),
             adapter={n.removeprefix("adapter/"): v for n, v in tensors.items() if n.startswith("adapter/")},
@@ -119,6 +130,7 @@ def read_bundle(folder: Path) -> Bundle:
             choices=ScoringChoices(**manifest["choices"]),
             privacy=manifest["privacy"],
             experiment=manifest["experiment"],
+            graph=_graph(tensors, config),
         )
     except FileNotFoundError as error:
         raise BundleError(
@@ -126,6 +138,14 @@ def read_bundle(folder: Path) -> Bundle:
         ) from error
     except (OSError, ValueError, KeyError, TypeError, SafetensorError, ConfigError) as error:
         raise BundleError(f"the bundle in {folder} is damaged: {error}") from error
+
+
+def _graph(tensors: Arrays, config: ModelConfig) -> ItemGraph | None:
+    if f"graph/{_CSR[0]}" not in tensors:
+        return None
+    items = len(tensors["log-popularity"])
+    matrix = scipy.sparse.csr_array(tuple(tensors[f"graph/{part}"] for part in _CSR), shape=(items, items))
+    return ItemGraph(matrix, config.graph_hops)
 
 
 def _model_config(values: dict[str, Any]) -> ModelConfig:

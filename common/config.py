@@ -60,6 +60,10 @@ class ModelConfig:
     train_mix: bool = True
     recency_decay: float = 0.9  # weight per step back in a history, while training
     history_length: int = 50  # items of a history that are read when recommending
+    # The public graph over which item vectors are averaged after training; how strongly is validated.
+    graph: Literal["none", "attributes", "text", "kg", "all"] = "none"
+    graph_hops: int = 2
+    graph_neighbors: int = 10  # edges every item asks for
 
 
 @dataclass(frozen=True)
@@ -96,7 +100,9 @@ class ServerConfig:
     momentum: float = 0.9  # fedavgm; beta_1 of fedadam
     second_momentum: float = 0.99  # beta_2 of fedadam
     averaging: float = 0.0  # weight of the running mean of iterates that is evaluated and shipped; 0: the last iterate
-    schedule: Literal["constant", "cosine"] = "constant"
+    schedule: Literal["constant", "linear", "cosine"] = "constant"  # of both rates, down to 0 at the last round
+    warmup_rounds: int = 0  # rounds over which both rates first rise linearly
+    weight_decay: float = 0.0  # share of the adapters in the encoder that a step of rate 1 takes away
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -20,11 +21,28 @@ from numpy.typing import NDArray
 
 from hushrec.common.catalog import Catalog
 
-GraphKind = Literal["none", "attributes", "text", "kg", "all"]
+GraphKind = Literal["attributes", "text", "kg", "all"]
 Floats32 = NDArray[np.float32]
 GRAPH_WEIGHTS = (0.0, 0.25, 0.5, 1.0, 2.0)  # tried on validation; 0 leaves the vectors as they are
 _YEAR_BUCKET = 5  # years
 _BLOCK = 512  # rows of similarities held at once
+
+
+@dataclass(frozen=True, eq=False)
+class ItemGraph:
+    """A normalised adjacency matrix and how far vectors travel on it.
+
+    Attributes:
+        matrix: float32 (items, items), of `normalized`.
+        hops: >= 1.
+    """
+
+    matrix: scipy.sparse.csr_array
+    hops: int
+
+    def propagate(self, vectors: Floats32, weight: float) -> Floats32:
+        """(items, dim) -> (items, dim): `propagate` over `hops`."""
+        return propagate(self.matrix, vectors, hops=self.hops, weight=weight)
 
 
 def build_item_graph(

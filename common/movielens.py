@@ -116,22 +116,26 @@ def read_movielens(name: str, folder: str) -> Source:
         DataError: nothing found and no network, a wrong checksum, or a damaged file.
     """
     release = RELEASES[name]
-    if folder:
-        found = _find(Path(folder).expanduser(), release)
-        if found is None:
-            raise DataError(
-                f"{folder}: expected {', '.join(release.files[:2])} or NAME.inter with NAME.item, found neither; "
-                f"give the folder that holds the files of {name}"
-            )
-    else:
-        places = [Path(os.environ[FOLDER_VARIABLE]).expanduser()] if os.environ.get(FOLDER_VARIABLE) else []
-        cached = _cache_folder()
-        found = next((p for p in (_find(place, release) for place in (*places, cached)) if p is not None), None)
-        if found is None:
-            found = download_release(name, cached)
+    found = find_release(name, folder)
+    if found is None and folder:
+        raise DataError(
+            f"{folder}: expected {', '.join(release.files[:2])} or NAME.inter with NAME.item, found neither; "
+            f"give the folder that holds the files of {name}"
+        )
+    found = found or download_release(name, _cache_folder())
     if not all((found / file).is_file() for file in release.files[:2]):
         return read_recbole(found, reorder_articles=True)[1]
     return _read_100k(found) if name == "movielens-100k" else _read_1m(found)
+
+
+def find_release(name: str, folder: str) -> Path | None:
+    """The folder with the files of a release, searched as `read_movielens` does, without a download."""
+    if folder:
+        places = [Path(folder).expanduser()]
+    else:
+        given = os.environ.get(FOLDER_VARIABLE)
+        places = [*([Path(given).expanduser()] if given else []), _cache_folder()]
+    return next((p for p in (_find(place, RELEASES[name]) for place in places) if p is not None), None)
 
 
 def read_movielens_implicit(folder: str) -> Source:

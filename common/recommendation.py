@@ -12,7 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hushrec.common.catalog import Catalog
+from hushrec.common.constraints import Constraints
 from hushrec.common.errors import ConfigError
+from hushrec.common.rules import AppliedRules
 from hushrec.common.scoring import SHORT_HISTORY, Floats32, VectorScorer
 
 # What a person asks for now says more than what she once did, and that more than how she describes herself.
@@ -27,9 +29,9 @@ class ReadText:
     """A text that the person typed.
 
     Attributes:
-        text: as typed; named in the reasons.
+        text: as typed, what was understood of it included; named in the reasons.
         weight: PROFILE_WEIGHT or QUERY_WEIGHT.
-        vector: float32 (dim,), of `VectorScorer.project`.
+        vector: float32 (dim,), of `VectorScorer.project`; of a query, of the words that were not understood.
     """
 
     text: str
@@ -46,6 +48,7 @@ class Recommendation:
         year: -1 where unknown.
         score: comparable within one answer only.
         reasons: "because of TITLE", "matches: TEXT" or "popular"; never empty.
+        because: ids of the history items that the reasons name, the strongest first.
     """
 
     rank: int
@@ -55,14 +58,21 @@ class Recommendation:
     genres: tuple[str, ...]
     score: float
     reasons: tuple[str, ...]
+    because: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Answer:
-    """The recommendations, best first, and a note where the reader should know more ("" otherwise)."""
+    """The recommendations, best first.
+
+    Attributes:
+        note: what the reader should know more; "" otherwise.
+        understood: what was read from the query as a constraint, such as "comedy, 1990 or later"; "" if nothing was.
+    """
 
     recommendations: tuple[Recommendation, ...]
     note: str = ""
+    understood: str = ""
 
 
 def check_request(n: int, discovery: float) -> None:
@@ -85,38 +95,75 @@ def recommend_items(
     *,
     n: int,
     discovery: float,
+    constraints: Constraints | None = None,
+    rules: AppliedRules | None = None,
 ) -> Answer:
     """The n best items that are not in the history; with nothing given, the most popular.
 
     Args:
         history: int32 (k,), catalogue positions, oldest first, distinct.
         texts: what was typed, none empty.
-        n, discovery: as in `check_request`; discovery 1 ignores popularity.
+        n, discovery: as in `check_request`; discovery 1 ignores popularity. What the constraints say of it goes first.
+        constraints: must hold; where no item satisfies them they are given up in the order of `Constraints.relaxed`,
+            and the note says so.
+        rules: always hold, even where nothing is left.
+    Guarantees:
+        - no item of the history, and none that a rule excludes, is recommended.
     Raises:
         ConfigError: n or discovery out of range.
     """
     check_request(n, discovery)
-    if len(history) == 0 and not texts:
-        return _most_popular(scorer, catalog, n)
-    less = 1 - discovery
-    choices = replace(
-        scorer.choices,
-        popularity_weight=less * scorer.choices.popularity_weight,
-        short_popularity_weight=less * scorer.choices.short_popularity_weight,
-    )
-    scorer = scorer.with_choices(choices)
-    # Who says what they want is no longer cold, however short the history.
-    known = np.array([max(len(history), SHORT_HISTORY + 1 if texts else 0)])
-    scores = scorer.score_vectors(_user_vector(scorer, history, texts)[None], known)[0]
-    scores[history] = -np.inf
-    order = _best(scores, min(n, len(catalog) - len(history)))
-    why = _reasons(scorer, catalog, history, texts, order)
-    return Answer(
-        tuple(
-            _item(catalog, rank, item, scores[item], reasons)
-            for rank, (item, reasons) in enumerate(zip(order, why, strict=True), start=1)
+    constraints = constraints or Constraints()
+    discovery = discovery if constraints.discovery is None else constraints.discovery
+    allowed, notes = _candidates(catalog, history, constraints, rules)
+    alone = len(history) == 0 and not texts
+    if alone:
+        scores = scorer.prior.copy()
+        notes = [*notes, _popular_note(scorer, constraints)]
+    else:
+        less = 1 - discovery
+        choices = replace(
+            scorer.choices,
+            popularity_weight=less * scorer.choices.popularity_weight,
+            short_popularity_weight=less * scorer.choices.short_popularity_weight,
         )
+        scorer = scorer.with_choices(choices)
+        known = _known(len(history), texts)
+        scores = scorer.score_vectors(_user_vector(scorer, history, texts)[None], np.array([known]))[0]
+    if rules is not None and rules.boost.any() and allowed.any():
+        scores += (rules.boost * float(scores[allowed].std())).astype(np.float32)
+    scores[~allowed] = -np.inf
+    order = _best(scores, min(n, int(allowed.sum())))
+    named = [[] for _ in order] if alone else _named(scorer, history, texts, order)
+    items = tuple(
+        _item(catalog, rank, item, scores[item], _reasons(scorer, catalog, texts, item, because), because)
+        for rank, (item, because) in enumerate(zip(order, named, strict=True), start=1)
     )
+    return Answer(items, "; ".join(notes), constraints.understood(catalog))
+
+
+def _candidates(
+    catalog: Catalog, history: NDArray[np.int32], constraints: Constraints, rules: AppliedRules | None
+) -> tuple[NDArray[np.bool_], list[str]]:
+    """(items,) what may be recommended, and what had to be given up for it."""
+    allowed = np.ones(len(catalog), dtype=np.bool_) if rules is None else rules.allowed.copy()
+    allowed[history] = False
+    if not allowed.any():
+        return allowed, ["nothing is left to recommend" + ("" if rules is None else " under these rules")]
+    satisfying = allowed & constraints.allowed(catalog)
+    if satisfying.any():
+        return satisfying, []
+    for weaker, given_up in constraints.relaxed():
+        if (satisfying := allowed & weaker.allowed(catalog)).any():
+            return satisfying, [
+                f"nothing to recommend is {constraints.understood(catalog)}, so {given_up} were left out"
+            ]
+    return allowed, []
+
+
+def _known(items: int, texts: Sequence[ReadText]) -> int:
+    """Length of the history as it counts: who says what they want is no longer cold, however short it is."""
+    return max(items, SHORT_HISTORY + 1 if texts else 0)
 
 
 def _user_vector(scorer: VectorScorer, history: NDArray[np.int32], texts: Sequence[ReadText]) -> Floats32:
@@ -134,24 +181,33 @@ def _user_vector(scorer: VectorScorer, history: NDArray[np.int32], texts: Sequen
     return fused
 
 
-def _reasons(
-    scorer: VectorScorer, catalog: Catalog, history: NDArray[np.int32], texts: Sequence[ReadText], items: list[int]
-) -> list[tuple[str, ...]]:
-    """Why each item is there, texts first: by cosine of item vectors to the texts and to the history's items."""
+def _named(
+    scorer: VectorScorer, history: NDArray[np.int32], texts: Sequence[ReadText], items: list[int]
+) -> list[list[int]]:
+    """Per item, the history items that are its reasons, nearest first, by cosine of the item vectors."""
     history = history[-scorer.choices.history_length :]
+    if len(history) == 0:
+        return [[] for _ in items]
     seen, own = _unit(scorer.rows(history)), _unit(scorer.rows(np.array(items, dtype=np.int64)))
-    why = []
+    found = []
     for vector in own:
-        found = [f"matches: {text.text}" for text in texts if float(_unit(text.vector) @ vector) > 0]
-        if len(history):
-            cosines = seen @ vector
-            order = _best(cosines, MOST_REASONS)
-            least = max(SECOND_REASON * float(cosines[order[0]]), RELATED if found else 0.0)
-            near = [i for i in order if cosines[i] > 0 and cosines[i] >= least]
-            if near:
-                found.append("because of " + " and ".join(catalog.titles[history[i]] for i in near))
-        why.append(tuple(found) or ("popular",))
-    return why
+        cosines = seen @ vector
+        order = _best(cosines, MOST_REASONS)
+        beside_text = any(float(_unit(text.vector) @ vector) > 0 for text in texts)
+        least = max(SECOND_REASON * float(cosines[order[0]]), RELATED if beside_text else 0.0)
+        found.append([int(history[i]) for i in order if cosines[i] > 0 and cosines[i] >= least])
+    return found
+
+
+def _reasons(
+    scorer: VectorScorer, catalog: Catalog, texts: Sequence[ReadText], item: int, because: list[int]
+) -> tuple[str, ...]:
+    """Why an item is there, texts first: those that its vector is near to, and the history items that are named."""
+    vector = scorer.rows(np.array([item]))[0]
+    found = [f"matches: {text.text}" for text in texts if float(text.vector @ vector) > 0]
+    if because:
+        found.append("because of " + " and ".join(catalog.titles[other] for other in because))
+    return tuple(found) or ("popular",)
 
 
 def _unit(vectors: Floats32) -> Floats32:
@@ -170,18 +226,17 @@ def _best(scores: Floats32, n: int) -> list[int]:
     return [int(i) for i in reaching[np.argsort(-scores[reaching], kind="stable")[:n]]]
 
 
-def _most_popular(scorer: VectorScorer, catalog: Catalog, n: int) -> Answer:
-    prior = scorer.prior
-    note = "no history, profile or query: these are the most popular items, the same for everyone"
-    if not prior.any():
-        note = "no history, profile or query, and this bundle knows nothing of popularity: the order of the catalogue"
-    items = tuple(
-        _item(catalog, rank, item, prior[item], ("popular",)) for rank, item in enumerate(_best(prior, n), start=1)
-    )
-    return Answer(items, note)
+def _popular_note(scorer: VectorScorer, constraints: Constraints) -> str:
+    if not scorer.prior.any():
+        return "no history, profile or query, and this bundle knows nothing of popularity: the order of the catalogue"
+    if constraints == Constraints():
+        return "no history, profile or query: these are the most popular items, the same for everyone"
+    return "no history and no further words: these are the most popular items of what was understood"
 
 
-def _item(catalog: Catalog, rank: int, item: int, score: np.float32, reasons: tuple[str, ...]) -> Recommendation:
+def _item(
+    catalog: Catalog, rank: int, item: int, score: np.float32, reasons: tuple[str, ...], because: list[int]
+) -> Recommendation:
     return Recommendation(
         rank=rank,
         item_id=catalog.item_ids[item],
@@ -190,4 +245,5 @@ def _item(catalog: Catalog, rank: int, item: int, score: np.float32, reasons: tu
         genres=catalog.genres[item],
         score=round(float(score), 4),
         reasons=reasons,
+        because=tuple(catalog.item_ids[other] for other in because),
     )

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from hushrec.common.item_graph import ItemGraph
 from hushrec.common.protocol import Arrays
 from hushrec.common.scoring import Heads, ScoringChoices, VectorScorer
 from hushrec.common.splits import Case
@@ -53,6 +54,7 @@ class LMScorer(VectorScorer):
         if model.training_items is not None:
             self._new_items[:] = True
             self._new_items[model.training_items] = False
+        self._graph: ItemGraph | None = None
         self._profiles: dict[int, NDArray[np.float32]] = {}
         self.scale, self.beta = (float(x) for x in recommender.mix.weight.detach()[0])
         self.heads = Heads(self._center, item_head, self._head, offset, self.scale, self.beta)
@@ -65,12 +67,24 @@ class LMScorer(VectorScorer):
         other._profiles = {user: self.project(vector) for user, vector in encoded.items()}
         return other
 
+    def with_graph(self, graph: ItemGraph, weight: float) -> LMScorer:
+        """With every vector averaged over the item's public neighbours; the prior stays that of the item's own text.
+
+        Item and history vectors both: a user is then read through the ego graph of the history, which is public but
+        for the history itself, so this needs nothing but the device and the catalogue.
+        """
+        other = self.with_choices(replace(self.choices, graph_weight=weight))
+        other._graph = graph
+        other.item_vectors = _over(graph, self.item_vectors, weight)
+        other.history_vectors = _over(graph, self.history_vectors, weight)
+        return other
+
     def with_encoded(self, encoded: NDArray[np.float32]) -> LMScorer:
         """The same heads over other vectors (items, width) of the same texts, such as a quantised encoder's."""
         other = self.with_choices(self.choices)
         other.item_vectors, other.history_vectors = self.heads.item_vectors(encoded), self.project(encoded)
         other.prior = self.heads.prior(other.item_vectors, self.log_popularity)
-        return other
+        return other if self._graph is None else other.with_graph(self._graph, self.choices.graph_weight)
 
     def set_projection(
         self, encoded: NDArray[np.float32], center: NDArray[np.float32], head: NDArray[np.float32]
@@ -97,6 +111,13 @@ class LMScorer(VectorScorer):
     def _users(self, cases: Sequence[Case]) -> NDArray[np.float32]:
         users = [self.pooled(case.history.items, self._profiles.get(case.user)) for case in cases]
         return np.array(users, dtype=np.float32).reshape(len(users), self.item_vectors.shape[1])
+
+
+def _over(graph: ItemGraph, vectors: NDArray[np.float32], weight: float) -> NDArray[np.float32]:
+    """Propagated to the mean squared norm of before: a mean is shorter, and would leave all to the prior."""
+    found = graph.propagate(vectors, weight)
+    scaled: NDArray[np.float32] = found * np.float32(np.linalg.norm(vectors) / max(float(np.linalg.norm(found)), 1e-12))
+    return scaled
 
 
 POPULARITY_WEIGHTS = (0.0, 0.1, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0)

@@ -29,6 +29,7 @@ class ScoringChoices:
         short_popularity_weight: the same for users of at most SHORT_HISTORY items, of whom less is known.
         history_length: newest items of a history that are read.
         profile_weight: strength of a profile text where there is no history yet; 0 ignores it.
+        graph_weight: of each further hop when vectors are averaged over the public item graph; 0 = no graph.
     """
 
     recency_decay: float = 0.9
@@ -37,6 +38,7 @@ class ScoringChoices:
     short_popularity_weight: float = 1.0
     history_length: int = 50
     profile_weight: float = 0.0
+    graph_weight: float = 0.0
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -22,7 +23,10 @@ from hushrec.common.datasets import load_dataset
 from hushrec.common.encoder import TextEncoder, fastest_dtype
 from hushrec.common.errors import ConfigError
 from hushrec.common.interactions import Dataset
+from hushrec.common.item_graph import ItemGraph, build_item_graph
+from hushrec.common.knowledge_graph import read_item_entities
 from hushrec.common.memory import release_memory
+from hushrec.common.movielens import RELEASES, find_release
 from hushrec.common.prefix import Prefix, Progress, build_prefix
 from hushrec.common.protocol import Arrays
 from hushrec.common.recommender import Recommender
@@ -84,6 +88,26 @@ class Model:
             cached=False,
         )
         return self.recommender.encoder.encode(prefix, torch.arange(len(texts))).cpu()
+
+
+@lru_cache(maxsize=1)
+def shared_graph(config: ModelConfig, data: DataConfig) -> ItemGraph | None:
+    """The configured public item graph; None for "none".
+
+    Raises:
+        DataError: a knowledge graph is asked for and the data set has none.
+    """
+    if config.graph == "none":
+        return None
+    catalog = open_dataset(data).catalog
+    entities: list[tuple[str, ...]] = []
+    if config.graph in ("kg", "all"):
+        folder = find_release(data.name, data.folder) if data.name in RELEASES else Path(data.folder).expanduser()
+        entities = read_item_entities(folder or Path(data.folder), catalog)
+    # What the language model says before training: public, and the same whatever was trained.
+    vectors = shared_model(config, data).start
+    matrix = build_item_graph(config.graph, catalog, vectors, entities, neighbors=config.graph_neighbors)
+    return ItemGraph(matrix, config.graph_hops)
 
 
 def torch_dtype(config: ModelConfig) -> torch.dtype:

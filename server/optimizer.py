@@ -26,7 +26,7 @@ class ServerOptimizer:
 
     Attributes:
         config: which rule, its rates and momenta.
-        rounds: of the whole run, for the cosine schedule.
+        rounds: of the whole run, for the schedule.
         steps: taken so far.
 
     Source: Reddi et al. 2021, arXiv:2003.00295 (FedAdam, with the usual bias correction); FedAvgM: Hsu et al. 2019,
@@ -43,9 +43,10 @@ class ServerOptimizer:
     def step(self, adapter: Arrays, update: Arrays) -> Arrays:
         """The adapter after one step along `update` (mean of after - before); inputs stay as they are."""
         self.steps += 1
-        moved = {
-            name: value + self._rate(name) * self._direction(name, update[name]) for name, value in adapter.items()
-        }
+        moved: Arrays = {}
+        for name, value in adapter.items():
+            change = self._direction(name, update[name]) - self._decay(name) * value
+            moved[name] = np.asarray(value + self._rate(name) * change, dtype=np.float32)
         self._follow(moved)
         return moved
 
@@ -58,11 +59,22 @@ class ServerOptimizer:
         return {name: (value / mass).astype(np.float32) for name, value in self.average.items()}
 
     def _rate(self, name: str) -> np.float32:
+        """The rate of this step: a linear rise over the warm-up, then the schedule over the rounds that are left."""
         head = not name.startswith("encoder.")
         rate = self.config.head_learning_rate if head else self.config.learning_rate
-        if self.config.schedule == "cosine" and self.rounds:
-            rate *= 0.5 * (1 + math.cos(math.pi * min(1.0, (self.steps - 1) / self.rounds)))
+        warm = self.config.warmup_rounds
+        if self.steps <= warm:
+            return np.float32(rate * self.steps / (warm + 1))
+        done = min(1.0, (self.steps - 1 - warm) / max(1, self.rounds - warm)) if self.rounds else 0.0
+        if self.config.schedule == "linear":
+            rate *= 1 - done
+        elif self.config.schedule == "cosine":
+            rate *= 0.5 * (1 + math.cos(math.pi * done))
         return np.float32(rate)
+
+    def _decay(self, name: str) -> np.float32:
+        """Decoupled weight decay (arXiv:1711.05101) of the adapters; heads start at the whitening, not at zero."""
+        return np.float32(self.config.weight_decay if name.startswith("encoder.") else 0.0)
 
     def _direction(self, name: str, update: NDArray[np.float32]) -> NDArray[np.float32]:
         config = self.config

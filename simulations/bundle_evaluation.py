@@ -26,6 +26,7 @@ _TRAINED_ON = (
     "the catalogue is the one this bundle was trained on, but its split is not known here: give the protocol of the "
     "run, or evaluate the run directory; otherwise test interactions may have been trained on."
 )
+_GRAPH = "the item graph is {now!r} here and was {then!r} in the run, whose adapter does not depend on it."
 _CLEAR = (
     "the catalogue is not the one this bundle was trained on: the popularity prior is counted anew from the training "
     "interactions of {name}, exactly and without privacy. The epsilon above is that of the bundle alone."
@@ -40,12 +41,14 @@ class DataChoice:
         name: a data set of common/datasets.py.
         folder, columns: where it is and how it is read.
         protocol: one of splits.PROTOCOLS.
+        graph: model.graph under the same adapter.
     """
 
     name: str = ""
     folder: str = ""
     columns: str = ""
     protocol: str = ""
+    graph: str = ""
 
 
 def evaluate_bundle(
@@ -68,9 +71,13 @@ def evaluate_bundle(
     config, own = _config(target, bundle, data)
     if seed is not None:
         config = config.replace(run__seed=seed)
+    notes = []
+    if data.graph:
+        notes.append(_GRAPH.format(now=data.graph, then=config.model.graph))
+        config = config.replace(model__graph=data.graph)
     watcher.step("reading the data")
     dataset, split = open_dataset(config.data), open_split(config.data)
-    prior, notes = bundle.log_popularity, []
+    prior = bundle.log_popularity
     if _same(bundle.catalog, dataset.catalog):
         if (mechanism := bundle.privacy["mechanism"]) == "central":  # which goes with these two settings only
             config = config.replace(privacy__mechanism="none", federation__clients_per_round=0)
@@ -85,7 +92,8 @@ def evaluate_bundle(
     watcher.step("encoding the catalogue")
     encode_catalog(config.model, dataset.catalog, watcher.encoding)
     untrained = build_model(config.model, dataset.catalog).recommender.read()
-    model, _ = replace(bundle, catalog=dataset.catalog, log_popularity=prior).scorer()
+    model, _ = replace(bundle, catalog=dataset.catalog, log_popularity=prior, graph=None).scorer()
+    model = replace(model, training_items=np.flatnonzero(split.warm_items))  # the others are new items, as in a run
     results, _ = compare_systems(config, model, untrained, bundle.adapter, prior, watcher.step)
     return results | {"privacy": bundle.privacy, "notes": [*notes, *results["notes"]]}
 

@@ -31,6 +31,8 @@ from hushrec.simulations import commands, federation_commands, study_commands
 from hushrec.simulations.audit.command import AUDIT_EXAMPLES, audit
 from hushrec.simulations.export_command import EXPORT_EXAMPLES, export
 from hushrec.simulations.leakcheck_command import LEAKCHECK_EXAMPLES, leakcheck
+from hushrec.simulations.ratings_command import RATINGS_EXAMPLES, ratings_command
+from hushrec.simulations.rules_command import RULES_EXAMPLES, rules
 
 app = typer.Typer(
     name="hushrec",
@@ -48,6 +50,7 @@ out, err = Console(), Console(stderr=True)
 
 app.command(epilog=commands.EVALUATE_EXAMPLES)(commands.evaluate)
 app.command(epilog=commands.RECOMMEND_EXAMPLES)(commands.recommend)
+app.command(epilog=RULES_EXAMPLES)(rules)
 app.command(epilog=AUDIT_EXAMPLES)(audit)
 app.command(epilog=LEAKCHECK_EXAMPLES)(leakcheck)
 app.command(epilog=study_commands.SWEEP_EXAMPLES)(study_commands.sweep)
@@ -89,6 +92,7 @@ operator.command("bundle", epilog=federation_commands.BUNDLE_EXAMPLES)(federatio
 app.add_typer(operator, name="server")
 app.add_typer(client_app, name="client")
 app.command(epilog=EXPORT_EXAMPLES)(export)
+app.command("evaluate-ratings", epilog=RATINGS_EXAMPLES)(ratings_command(load_experiment))
 
 
 def _version(wanted: bool) -> None:

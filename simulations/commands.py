@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich import box
@@ -29,14 +29,17 @@ if TYPE_CHECKING:  # flwr and torch take a second to import: commands load them 
 EVALUATE_EXAMPLES = (
     "Examples:\n\n"
     "  hushrec evaluate runs/quickstart\n\n"
+    "  hushrec evaluate runs/quickstart --faithfulness --robustness\n\n"
     "  hushrec evaluate runs/quickstart --data movielens-100k --folder ml-100k\n\n"
+    "  hushrec evaluate runs/quickstart --graph text\n\n"
     "  hushrec evaluate bundle --data csv --folder shop --columns user=uid,item=sku --json"
 )
 RECOMMEND_EXAMPLES = (
     "Examples:\n\n"
     "  hushrec recommend runs/quickstart --history seen.txt\n\n"
     '  hushrec recommend runs/quickstart --query "a recent popular comedy" -n 5\n\n'
-    '  hushrec recommend bundle --history seen.txt --profile "teacher, likes history" --discovery 0.5 --json'
+    '  hushrec recommend bundle --history seen.txt --profile "teacher, likes history" --discovery 0.5 --json\n\n'
+    '  hushrec recommend bundle --query "like Alien before 1985, not horror" --rules rules.toml --group children'
 )
 DATA_EXAMPLES = "Examples:\n\n  hushrec data list\n\n  hushrec data check recbole --folder data/ml-100k"
 
@@ -53,7 +56,19 @@ def evaluate(
     folder: Folder = "",
     columns: Columns = "",
     protocol: Annotated[str, typer.Option(metavar="joint|p1", help="Default: the protocol of the run.")] = "",
+    graph: Annotated[
+        Literal["", "none", "attributes", "text", "kg", "all"],
+        typer.Option(help="Public item graph under the same adapter; default: the run's."),
+    ] = "",
     seed: Annotated[int | None, typer.Option(min=0, help="Of ties, sampled negatives and intervals.")] = None,
+    faithfulness: Annotated[
+        bool,
+        typer.Option("--faithfulness", help="Instead: does a score fall most without the item that a reason names?"),
+    ] = False,
+    robustness: Annotated[
+        bool,
+        typer.Option("--robustness", help="Instead: NDCG lost under typos, truncation and missing fields of texts."),
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Evaluate a bundle again beside every control, on the run's own data or on any other data set.
@@ -67,8 +82,17 @@ def evaluate(
 
     if protocol and protocol not in PROTOCOLS:
         raise ConfigError(f"expected --protocol to be one of {', '.join(PROTOCOLS)}, got {protocol!r}")
+    if faithfulness or robustness:
+        if data or folder or columns or protocol:
+            raise ConfigError(
+                "--faithfulness and --robustness measure a run on its own data; leave out the data options"
+            )
+        _evaluate_options(target, faithfulness, robustness, seed or 0, as_json)
+        return
     with _watcher() as watcher:
-        results = evaluate_bundle(target, DataChoice(data, folder, columns, protocol), seed=seed, watcher=watcher)
+        results = evaluate_bundle(
+            target, DataChoice(data, folder, columns, protocol, graph), seed=seed, watcher=watcher
+        )
     if as_json:
         _print_json(results)
         return
@@ -76,6 +100,17 @@ def evaluate(
     out.print(results_table(results))
     for line in verdict_lines(results):
         out.print(line, highlight=False, markup=False)
+
+
+def _evaluate_options(target: Path, faithfulness: bool, robustness: bool, seed: int, as_json: bool) -> None:
+    from hushrec.simulations.evaluate_options import measure, show
+
+    with _watcher() as watcher:
+        found = measure(target, faithfulness=faithfulness, robustness=robustness, seed=seed, watcher=watcher)
+    if as_json:
+        _print_json(found)
+    else:
+        show(found, Console())
 
 
 def recommend(
@@ -90,19 +125,26 @@ def recommend(
     discovery: Annotated[
         float, typer.Option(min=0, max=1, help="0: popularity as validated; 1: popularity ignored, for rarer items.")
     ] = 0.0,
+    rules: Annotated[Path | None, typer.Option(metavar="FILE", help="A rule file; see: hushrec rules --help.")] = None,
+    group: Annotated[str, typer.Option(metavar="NAME", help="Also the rules of this group of users.")] = "",
     as_json: Json = False,
 ) -> None:
     """Recommend items with reasons, from a history, a profile, a wish or all of them; with none, what is popular.
 
-    BUNDLE is a run directory or a bundle folder. History, profile and query weigh 1, 0.5 and 2. Nothing you type is
-    written to disk.
+    BUNDLE is a run directory or a bundle folder. History, profile and query weigh 1, 0.5 and 2. Genres, years and
+    popularity in a query ("a recent popular comedy", "before 1985, not horror") are held to, and what was understood is
+    shown; "like TITLE" asks for items near that one. Nothing you type is written to disk.
     """
     from hushrec.common.bundle import read_bundle
     from hushrec.common.item_names import read_history
+    from hushrec.common.rules import read_rules
     from hushrec.common.workspace import encode_catalog
     from hushrec.simulations import recommend as recommender
 
+    if group and rules is None:
+        raise ConfigError("--group chooses among the rules of a file: give --rules FILE too")
     found = read_bundle(bundle)
+    applied = read_rules(rules).apply(found.catalog, group) if rules else None
     items = read_history(history, found.catalog) if history else recommender.no_history()
     with _watcher() as watcher:
         watcher.step("encoding the catalogue")
@@ -110,11 +152,13 @@ def recommend(
         watcher.step("recommending")
         model, scorer = found.scorer()
         wish = recommender.Wish(items, profile, query)
-        answer = recommender.recommend(model, scorer, found.catalog, wish, n=n, discovery=discovery)
+        answer = recommender.recommend(model, scorer, found.catalog, wish, n=n, discovery=discovery, rules=applied)
     if as_json:
         _print_json(dataclasses.asdict(answer) | {"privacy": found.privacy})
         return
     out = Console()
+    if answer.understood:
+        out.print(f"Understood: {answer.understood}", highlight=False, markup=False)
     out.print(_answer_table(answer))
     if answer.note:
         out.print(f"Note: {answer.note}.", highlight=False, markup=False)

@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from hushrec.common.interactions import Dataset
+from hushrec.common.item_graph import GRAPH_WEIGHTS, ItemGraph
 from hushrec.common.protocol import Arrays
 from hushrec.common.scorer import (
     POPULARITY_WEIGHTS,
@@ -87,6 +88,14 @@ def best_choices(scorer: LMScorer, grid: Sequence[ScoringChoices], split: Split,
     tried = [(validation_ndcg(scorer.with_choices(choices), split, seed=seed), choices) for choices in grid]
     ndcg, choices = max(tried, key=lambda pair: pair[0])
     return ndcg, scorer.with_choices(choices)
+
+
+def best_graph(scorer: LMScorer, graph: ItemGraph | None, split: Split, seed: int) -> LMScorer:
+    """The scorer over the public item graph, with the weight of a hop that validation prefers; 0 is among them."""
+    if graph is None:
+        return scorer
+    tried = [scorer.with_graph(graph, weight) for weight in GRAPH_WEIGHTS]
+    return max(tried, key=lambda found: validation_ndcg(found, split, seed=seed))
 
 
 def cold_start_choices(scorer: LMScorer, split: Split, dataset: Dataset, seed: int) -> LMScorer:

@@ -12,7 +12,9 @@ from numpy.typing import NDArray
 
 from hushrec.common.catalog import Catalog
 from hushrec.common.recommendation import PROFILE_WEIGHT, QUERY_WEIGHT, Answer, ReadText, check_request, recommend_items
+from hushrec.common.rules import AppliedRules
 from hushrec.common.scorer import LMScorer
+from hushrec.common.wish import WishReader
 from hushrec.common.workspace import Model
 
 
@@ -32,18 +34,27 @@ class Wish:
 
 
 def recommend(
-    model: Model, scorer: LMScorer, catalog: Catalog, wish: Wish, *, n: int = 10, discovery: float = 0.0
+    model: Model,
+    scorer: LMScorer,
+    catalog: Catalog,
+    wish: Wish,
+    *,
+    n: int = 10,
+    discovery: float = 0.0,
+    rules: AppliedRules | None = None,
 ) -> Answer:
     """The n best items that are not in the history.
 
     The user vector is the weighted mean of what is given: history 1, profile 0.5, query 2. The history's vector is the
     one the bundle was evaluated with; a text is brought to its length first (without a history: to the validated
     strength of a profile), so that the weights mean what they say. With nothing given the order is the popularity's.
+    Years, genres and popularity that the query names are constraints (common/wish.py); its other words are encoded.
 
     Args:
         model, scorer: of `Bundle.scorer()`, so on `catalog`.
         n: at least 1; fewer come back where the catalogue is exhausted.
         discovery: in [0, 1]; 0 = popularity as validated, 1 = popularity ignored, which favours the long tail.
+        rules: on `catalog`, of `RuleFile.apply`.
     Guarantees:
         - no item of the history is recommended.
         - a history alone is scored exactly as in the evaluation.
@@ -51,13 +62,17 @@ def recommend(
         ConfigError: n or discovery out of range.
     """
     check_request(n, discovery)
-    given = [(text.strip(), weight) for text, weight in ((wish.profile, PROFILE_WEIGHT), (wish.query, QUERY_WEIGHT))]
-    given = [(text, weight) for text, weight in given if text]
+    query = wish.query.strip()
+    understood = WishReader(catalog).read(query)
+    parts = ((wish.profile.strip(), wish.profile.strip(), PROFILE_WEIGHT), (query, understood.words, QUERY_WEIGHT))
+    given = [(text, words, weight) for text, words, weight in parts if words]
     texts: list[ReadText] = []
     if given:
-        vectors = scorer.project(model.encode_texts([text for text, _ in given]).numpy())
-        texts = [ReadText(text, weight, vector) for (text, weight), vector in zip(given, vectors, strict=True)]
-    return recommend_items(scorer, catalog, wish.history, texts, n=n, discovery=discovery)
+        vectors = scorer.project(model.encode_texts([words for _, words, _ in given]).numpy())
+        texts = [ReadText(text, weight, vector) for (text, _, weight), vector in zip(given, vectors, strict=True)]
+    return recommend_items(
+        scorer, catalog, wish.history, texts, n=n, discovery=discovery, constraints=understood, rules=rules
+    )
 
 
 def no_history() -> NDArray[np.int32]:

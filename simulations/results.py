@@ -26,13 +26,20 @@ from hushrec.common.protocol import Arrays
 from hushrec.common.scorer import LMScorer
 from hushrec.common.scoring import ScoringChoices
 from hushrec.common.splits import COLD_USER_HISTORIES, Split
-from hushrec.common.workspace import Model, open_dataset, open_split, shared_model
+from hushrec.common.workspace import Model, open_dataset, open_split, shared_graph, shared_model
 from hushrec.server.checkpoint import Checkpoint
 from hushrec.server.controls import Scorer, fit_controls
 from hushrec.server.evaluation import Evaluation, evaluate, paired
 from hushrec.server.ranking import counts_validate
 from hushrec.simulations.dp_popularity import dp_popularity
-from hushrec.simulations.frozen import best_choices, choices_grid, cold_start_choices, frozen_scorer, has_panel
+from hushrec.simulations.frozen import (
+    best_choices,
+    best_graph,
+    choices_grid,
+    cold_start_choices,
+    frozen_scorer,
+    has_panel,
+)
 from hushrec.simulations.per_user import PER_USER, write_per_user
 
 Step = Callable[[str], None]
@@ -117,6 +124,11 @@ def compare_systems(
     step("hushrec")
     ours = trained_scorer(config, model, adapter, prior, split)
     profiles = _profile_vectors(model, config, split)
+    if (graph := shared_graph(config.model, config.data)) is not None:
+        plain = cold_start_choices(ours.with_profiles(profiles), split, dataset, seed)
+        systems["hushrec_no_graph"], chosen["hushrec_no_graph"] = plain, asdict(plain.choices)
+        frozen, ours = (best_graph(scorer, graph, split, seed) for scorer in (frozen, ours))
+        found["graph_weight"] = frozen.choices.graph_weight
     frozen = cold_start_choices(frozen.with_profiles(profiles), split, dataset, seed)
     ours = cold_start_choices(ours.with_profiles(profiles), split, dataset, seed)
     systems |= {"frozen_lm": frozen, "hushrec": ours}

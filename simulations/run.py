@@ -34,7 +34,7 @@ from hushrec.common.errors import BundleError, ConfigError, PrivacyError
 from hushrec.common.ledger import Ledger
 from hushrec.common.protocol import Arrays
 from hushrec.common.run_ledger import LEDGER, close_ledgers, open_ledger
-from hushrec.common.workspace import encode_catalog, open_dataset, shared_model, torch_dtype
+from hushrec.common.workspace import encode_catalog, open_dataset, shared_graph, shared_model, torch_dtype
 from hushrec.server.app import app as server_app
 from hushrec.server.checkpoint import Checkpoint, read_checkpoint, write_atomically
 from hushrec.server.rounds import evaluated_adapter
@@ -118,6 +118,7 @@ def execute(config: RunConfig, watcher: Watcher | None = None, engine: str = IN_
         watcher.step("loading the language model and encoding the catalogue")
         encode_catalog(config.model, open_dataset(config.data).catalog, watcher.encoding)
         model = shared_model(config.model, config.data)
+        shared_graph(config.model, config.data)  # a missing knowledge graph is told before training
         if not (folder / START).exists():
             write_atomically(folder / START, save(model.untrained))
         untrained: Arrays = load_file(folder / START)
@@ -158,6 +159,7 @@ def finish(
         adapter=adapter,
         log_popularity=checkpoint.log_popularity,
         choices=choices,
+        graph=shared_graph(config.model, config.data) if choices.graph_weight else None,
         privacy=results["privacy"],
         experiment=config.run.experiment,
     )

@@ -22,6 +22,7 @@ NEVER_BEST = ("random",)
 # What a reader wants to know first: training against none, language against counting, federation against a centre.
 REFERENCES = {
     "frozen_lm": "the same language model, untrained",
+    "hushrec_no_graph": "the same adapter without the item graph",
     "popularity": "exact counts, no privacy",
     "dp_popularity": "the same epsilon spent on counts alone",
     "ease": "centralised, no privacy",

@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from hushrec.common.errors import BundleError, ConfigError, DataError, Interrupted
+from hushrec.common.errors import ConfigError, DataError, Interrupted
 
 if TYPE_CHECKING:
     from hushrec.common.invitation import Invitation
@@ -62,11 +62,12 @@ def init(
     yes: Yes = False,
 ) -> None:
     """Agree to an invitation: show what it promises, pin it in a new folder, and print the key for the operator."""
+    from hushrec.client.device.address import with_address
     from hushrec.client.device.folder import DeviceFolder, create_device
     from hushrec.common.invitation import read_invitation
 
     read = read_invitation(invitation)
-    pinned = _with_address(read, server, ca, replace)
+    pinned = with_address(read, server, ca, replace)
     _say_terms(read, pinned)
     if not yes and not typer.confirm("Take part under these terms?"):
         raise Interrupted("not joined; nothing was written")
@@ -230,7 +231,11 @@ def policy(
     _say(f"This device trains {device.policy().words()}.")
 
 
-@client_app.command(epilog=_examples("recommend DIR", 'recommend DIR --query "a quiet comedy" -n 5 --json'))
+@client_app.command(
+    epilog=_examples(
+        "recommend DIR", 'recommend DIR --query "a quiet comedy" -n 5 --json', "recommend DIR --rules rules.toml"
+    )
+)
 def recommend(
     folder: Folder,
     query: Annotated[str, typer.Option(metavar="TEXT", help="What you want now; it stays in memory.")] = "",
@@ -238,17 +243,31 @@ def recommend(
     discovery: Annotated[
         float, typer.Option(min=0, max=1, help="0: popularity as validated; 1: popularity ignored, for rarer items.")
     ] = 0.0,
+    rules: Annotated[Path | None, typer.Option(metavar="FILE", help="A rule file; see: hushrec rules --help.")] = None,
+    group: Annotated[str, typer.Option(metavar="NAME", help="Also the rules of this group of users.")] = "",
     as_json: Json = False,
 ) -> None:
-    """Recommend from everything logged here, with the model on this device, offline."""
+    """Recommend from everything logged here, with the model on this device, offline.
+
+    Genres, years and popularity in a query ("a recent popular comedy") are held to, and what was understood is shown.
+    """
     from hushrec.client.device.folder import open_device_folder
     from hushrec.client.device.recommendations import recommend_here
+    from hushrec.common.rules import read_rules
 
-    answer = recommend_here(open_device_folder(folder), query=query, n=n, discovery=discovery)
+    if group and rules is None:
+        raise ConfigError("--group chooses among the rules of a file: give --rules FILE too")
+    read = read_rules(rules) if rules else None
+    device = open_device_folder(folder)
+    answer = recommend_here(device, query=query, n=n, discovery=discovery, rules=read, group=group)
     if as_json:
-        _print_json([dataclasses.asdict(one) for one in answer])
+        _print_json([dataclasses.asdict(one) for one in answer.recommendations])
         return
-    Console().print(_answer_table(answer))
+    if answer.understood:
+        _say(f"Understood: {answer.understood}")
+    Console().print(_answer_table(answer.recommendations))
+    if answer.note:
+        _say(f"Note: {answer.note}.")
 
 
 @client_app.command(epilog=_examples("update DIR exported"))
@@ -301,34 +320,6 @@ def _say_terms(read: Invitation, pinned: Invitation) -> None:
     if pinned.fingerprint != read.fingerprint:
         _say(f"Server or CA replaced by you, so what is pinned here is another: {pinned.fingerprint}")
     _say("Compare the fingerprint with the one that the operator shows you, not with one that came with the file.")
-
-
-def _with_address(read: Invitation, server: str, ca: Path | None, replace: bool) -> Invitation:
-    """The invitation, with --server and --ca where they are to replace its own; else they must agree with it."""
-    from cryptography.x509 import load_pem_x509_certificates
-
-    changes: dict[str, Any] = {}
-    if server and server != read.server:
-        changes["server"] = server
-    try:
-        pinned = load_pem_x509_certificates(read.ca_certificate.encode())
-    except ValueError as error:
-        raise BundleError(f"the invitation's CA certificate is damaged: {error}; ask the operator again") from error
-    if ca is not None:
-        try:
-            text = ca.read_bytes().decode("ascii")
-            if load_pem_x509_certificates(text.encode()) != pinned:
-                changes["ca_certificate"] = text
-        except OSError as error:
-            raise ConfigError(f"cannot read --ca {ca}: {error.strerror}") from error
-        except ValueError as error:
-            raise ConfigError(f"--ca {ca} is no PEM certificate: {error}") from error
-    if changes and not replace:
-        raise ConfigError(
-            f"--{'ca' if 'server' not in changes else 'server'} is not the invitation's "
-            f"({read.server}); leave it out, or pin yours instead with --replace if the operator told you so"
-        )
-    return dataclasses.replace(read, **changes) if changes else read
 
 
 def _answer_table(answer: tuple[Recommendation, ...]) -> Table:

@@ -7,34 +7,29 @@ from __future__ import annotations
 
 import json
 import os
-import signal
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from hushrec.common import processes
 from hushrec.common.errors import ConfigError
-
-_STARTED = 19  # of the fields after the name in /proc/PID/stat: start in clock ticks since boot
+from hushrec.common.files import replace_file
+from hushrec.common.processes import Process
 
 
 def record(path: Path, pid: int) -> None:
     """Note that `pid` runs; the file is whole or as before."""
-    partial = path.with_name(f"{path.name}.new")
-    partial.write_text(json.dumps({"pid": pid, "started": _started(pid), "boot": _boot()}), encoding="ascii")
-    os.replace(partial, path)
+    process = Process.find(pid)
+    noted = {"pid": pid, "started": process.started if process else ""}
+    replace_file(path, json.dumps(noted).encode("ascii"))
 
 
 def running(path: Path) -> int:
     """The noted process if it still runs, else 0; a zombie counts as ended."""
-    try:
-        noted = json.loads(path.read_bytes())
-        pid, started, boot = int(noted["pid"]), noted["started"], noted["boot"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return 0
-    return pid if started and (started, boot) == (_started(pid), _boot()) else 0
+    process = _noted(path)
+    return process.pid if process is not None and process.lives() else 0
 
 
 def end(path: Path, seconds: float) -> bool:
@@ -43,27 +38,20 @@ def end(path: Path, seconds: float) -> bool:
     Guarantees:
         - a process that got the same number later is never signalled.
     """
-    if not (pid := running(path)):
+    process = _noted(path)
+    if process is None or not process.lives():
         return False
-    try:
-        handle = os.pidfd_open(pid)
-    except ProcessLookupError:
-        return False
-    try:
-        if running(path) == pid:  # the handle is of that process: none other can take its number while it is held
-            with suppress(ProcessLookupError):
-                signal.pidfd_send_signal(handle, signal.SIGTERM)
-                deadline = time.monotonic() + seconds
-                while running(path) == pid and time.monotonic() < deadline:
-                    time.sleep(0.05)
-                if running(path) == pid:
-                    signal.pidfd_send_signal(handle, signal.SIGKILL)
-                    while running(path) == pid:
-                        time.sleep(0.05)
-    finally:
-        os.close(handle)
+    processes.end(process, seconds)
     path.unlink(missing_ok=True)
     return True
+
+
+def _noted(path: Path) -> Process | None:
+    try:
+        noted = json.loads(path.read_bytes())
+        return Process(int(noted["pid"]), str(noted["started"]))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 @contextmanager
@@ -84,20 +72,3 @@ def only_one(path: Path) -> Iterator[None]:
     finally:
         path.unlink(missing_ok=True)
         lock.release()
-
-
-def _started(pid: int) -> str:
-    """When a process started, "" if there is none or it has ended."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text("ascii", errors="replace").rpartition(")")[2].split()
-    except OSError:
-        return ""
-    return "" if fields[0] in ("Z", "X") else fields[_STARTED]
-
-
-def _boot() -> str:
-    """Which run of the system this is: numbers and start times begin anew with the next."""
-    try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
-    except OSError:
-        return ""

@@ -12,22 +12,31 @@ from hushrec.client.edge.folder import MANIFEST, check_edge_folder, sole_writer,
 from hushrec.client.edge.recommender import EdgeRecommender
 from hushrec.common.catalog import Catalog
 from hushrec.common.errors import BundleError, DataError
-from hushrec.common.recommendation import Recommendation
+from hushrec.common.recommendation import Answer
+from hushrec.common.rules import RuleFile
 
 
 def recommend_here(
-    folder: DeviceFolder, *, query: str = "", n: int = 10, discovery: float = 0.0
-) -> tuple[Recommendation, ...]:
+    folder: DeviceFolder,
+    *,
+    query: str = "",
+    n: int = 10,
+    discovery: float = 0.0,
+    rules: RuleFile | None = None,
+    group: str = "",
+) -> Answer:
     """The n best items for the owner, from the interactions as they are now.
 
     Args:
         query: what is wanted now, in words; it stays in memory.
         n: at least 1.
         discovery: in [0, 1]; 1 ignores popularity.
+        rules, group: what is excluded, required or boosted, and whose rules count beside everyone's.
     Raises:
         DataError: no model yet, or a database that cannot be read.
         BundleError: the model is damaged.
-        ConfigError: a number out of range, or a query where the model reads no texts.
+        ConfigError: a number out of range, or a query where the model reads no texts, or a rule that
+            does not fit the model's catalogue.
     """
     if not (folder.edge / MANIFEST).exists():
         raise DataError(
@@ -37,7 +46,8 @@ def recommend_here(
     recommender = EdgeRecommender.open(folder.edge)
     with folder.open_database() as database:
         history = database.history(recommender.catalog)
-    return recommender.recommend(history.items, query=query, n=n, discovery=discovery)
+    applied = None if rules is None else rules.apply(recommender.catalog, group)
+    return recommender.answer(history.items, query=query, n=n, discovery=discovery, rules=applied)
 
 
 def install_edge(folder: DeviceFolder, bundle: Path) -> int:

@@ -22,12 +22,15 @@ from hushrec.common.errors import BundleError, ConfigError, DataError
 from hushrec.common.recommendation import (
     PROFILE_WEIGHT,
     QUERY_WEIGHT,
+    Answer,
     ReadText,
     Recommendation,
     check_request,
     recommend_items,
 )
+from hushrec.common.rules import AppliedRules
 from hushrec.common.scoring import Floats32, Heads, ScoringChoices, VectorScorer
+from hushrec.common.wish import WishReader
 
 _ROWS_AT_ONCE = 4096  # of float16 vectors, widened block by block: 1 MB at 64 directions
 
@@ -113,6 +116,12 @@ class EdgeRecommender:
         return self._folder.has("encoder") and self._folder.has("tokenizer")
 
     def recommend(
+        self, history: NDArray[np.int32], *, query: str = "", profile: str = "", n: int = 10, discovery: float = 0.0
+    ) -> tuple[Recommendation, ...]:
+        """The recommendations of `answer`, without rules."""
+        return self.answer(history, query=query, profile=profile, n=n, discovery=discovery).recommendations
+
+    def answer(
         self,
         history: NDArray[np.int32],
         *,
@@ -120,28 +129,39 @@ class EdgeRecommender:
         profile: str = "",
         n: int = 10,
         discovery: float = 0.0,
-    ) -> tuple[Recommendation, ...]:
+        rules: AppliedRules | None = None,
+    ) -> Answer:
         """The n best items that are not in the history, as simulations/recommend.py ranks them from the bundle.
 
         Args:
             history: int32 (k,), catalogue positions, oldest first; of an item named twice the later place counts.
-            query, profile: what is wanted and by whom, in words; both need an encoder.
+            query, profile: what is wanted and by whom, in words. Years, genres and popularity in a query are
+                constraints (common/wish.py); other words, and a profile, need an encoder.
             n: at least 1; fewer come back where the catalogue is exhausted.
             discovery: in [0, 1]; 0 = popularity as validated, 1 = popularity ignored.
+            rules: on `catalog`, of `RuleFile.apply`.
         Raises:
             ConfigError: n or discovery out of range, or a text without an encoder.
             DataError: a position that is no item.
         """
         check_request(n, discovery)
-        given = [(text.strip(), weight) for text, weight in ((profile, PROFILE_WEIGHT), (query, QUERY_WEIGHT))]
-        given = [(text, weight) for text, weight in given if text]
+        query, profile = query.strip(), profile.strip()
+        understood = self._wishes.read(query)
+        parts = ((profile, profile, PROFILE_WEIGHT), (query, understood.words, QUERY_WEIGHT))
+        given = [(text, words, weight) for text, words, weight in parts if words]
         texts: list[ReadText] = []
         if given:
-            encoded = self._encoder("a text").encode([text for text, _ in given], self.manifest["query_length"])
+            encoded = self._encoder("a text").encode([words for _, words, _ in given], self.manifest["query_length"])
             vectors = self._scorer.project(encoded)
-            texts = [ReadText(text, weight, vector) for (text, weight), vector in zip(given, vectors, strict=True)]
-        seen = self._distinct(history)
-        return recommend_items(self._scorer, self.catalog, seen, texts, n=n, discovery=discovery).recommendations
+            texts = [ReadText(text, weight, vector) for (text, _, weight), vector in zip(given, vectors, strict=True)]
+        given_items = self._distinct(history)
+        return recommend_items(
+            *(self._scorer, self.catalog, given_items, texts),
+            n=n,
+            discovery=discovery,
+            constraints=understood,
+            rules=rules,
+        )
 
     def add_items(self, rows: Sequence[ItemRow]) -> None:
         """Append items, encoding their texts alone; the rest of the catalogue keeps its vectors and positions.
@@ -198,6 +218,7 @@ class EdgeRecommender:
         except (OSError, ValueError, KeyError, TypeError, DataError) as error:
             raise BundleError(f"the edge folder {folder.path} is damaged: {error}; export or fetch it again") from error
         self._text_encoder: OnnxTextEncoder | None = None
+        self._wishes = WishReader(self.catalog)
 
     def _encoder(self, what: str) -> OnnxTextEncoder:
         if self._text_encoder is None:

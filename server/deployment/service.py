@@ -16,10 +16,10 @@ from collections import Counter
 from typing import Any
 
 from hushrec.common.errors import ConfigError, HushrecError
+from hushrec.common.processes import command_of, end, end_all_in, processes_in
 from hushrec.server.deployment import certificates, flower
 from hushrec.server.deployment.folder import OperatorFolder, only_one
 from hushrec.server.deployment.nodes import read_nodes
-from hushrec.server.deployment.processes import command_of, end, end_all_in, processes_in
 from hushrec.server.deployment.supervisor import part_states, supervisor_process
 
 PATIENCE = 90.0  # seconds until everything answers

@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from hushrec.common.errors import HushrecError
+from hushrec.common.processes import Process, end, end_all_in
 from hushrec.server.deployment import certificates, flower
 from hushrec.server.deployment.folder import OperatorFolder, only_one, read_json, write_json
-from hushrec.server.deployment.processes import Process, end, end_all_in
 
 LONGEST_PAUSE = 30.0  # seconds before a part that keeps dying is started again
 log = logging.getLogger("hushrec.server")

@@ -106,8 +106,9 @@ def said_not_to_protect_from_the_server(tiny: Tiny, claim: dict[str, Any], folde
 
 
 def a_bundle_has_no_place_for_a_round(tiny: Tiny, claim: dict[str, Any], folder: Path) -> None:
-    held = {"model_config", "base_sha256", "catalog", "adapter", "log_popularity", "choices", "privacy", "experiment"}
-    assert {part.name for part in dataclasses.fields(Bundle)} == held
+    public = {"model_config", "base_sha256", "catalog", "graph", "experiment"}
+    released = {"adapter", "log_popularity", "choices", "privacy"}
+    assert {part.name for part in dataclasses.fields(Bundle)} == public | released
 
 
 SIGMA_TOO_SMALL = refused("more than privacy.target-epsilon", privacy__noise_multiplier=0.2)

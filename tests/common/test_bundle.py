@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import scipy.sparse
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -20,6 +21,7 @@ from hushrec.common.config import ModelConfig
 from hushrec.common.datasets import load_dataset
 from hushrec.common.errors import BundleError
 from hushrec.common.interactions import History
+from hushrec.common.item_graph import ItemGraph
 from hushrec.common.scorer import LMScorer
 from hushrec.common.scoring import ScoringChoices
 from hushrec.common.splits import Case
@@ -144,3 +146,26 @@ def test_a_bundle_holds_released_values_and_public_texts_only(made: Any) -> None
     manifest = json.loads((made[1] / MANIFEST).read_text(encoding="utf-8"))
     expected = {"format", "experiment", "base_sha256", "model", "choices", "privacy", "files", "sha256"}
     assert set(manifest) == expected
+
+
+def test_an_item_graph_travels_with_the_bundle_and_changes_the_scores(made: Any, tmp_path: Path) -> None:
+    bundle, _, plain = made
+    swap = scipy.sparse.csr_array(np.eye(len(ITEMS), dtype=np.float32)[::-1])
+    chosen = replace(bundle.choices, graph_weight=0.5)
+    with_graph = replace(bundle, graph=ItemGraph(swap, bundle.model_config.graph_hops), choices=chosen)
+    write_bundle(tmp_path / "bundle", with_graph)
+    read = read_bundle(tmp_path / "bundle")
+    assert read.graph is not None
+    np.testing.assert_array_equal(read.graph.matrix.toarray(), swap.toarray())
+    assert read.graph.hops == bundle.model_config.graph_hops
+    scores = read.scorer()[1].score(CASES)
+    np.testing.assert_array_equal(scores, with_graph.scorer()[1].score(CASES))
+    assert not np.allclose(scores, plain)
+
+
+def test_an_item_graph_that_does_not_fit_the_catalogue_is_refused(made: Any, tmp_path: Path) -> None:
+    bundle = made[0]
+    larger = scipy.sparse.csr_array(np.eye(len(ITEMS) + 1, dtype=np.float32))
+    write_bundle(tmp_path / "bundle", replace(bundle, graph=ItemGraph(larger, 2)))
+    with pytest.raises(BundleError, match="damaged"):
+        read_bundle(tmp_path / "bundle")

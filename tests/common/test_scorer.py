@@ -8,10 +8,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import scipy.sparse
 import torch
 from torch import Tensor, nn
 
 from hushrec.common.interactions import History
+from hushrec.common.item_graph import ItemGraph
 from hushrec.common.recommender import Recommender, recency_pool
 from hushrec.common.scorer import POPULARITY_WEIGHTS, LMScorer, short_history_grid, validated_grid
 from hushrec.common.scoring import ScoringChoices
@@ -169,3 +171,29 @@ def test_other_vectors_of_the_same_texts_replace_everything_that_comes_from_them
     moved = made.with_encoded(table + 1)
     assert not np.allclose(moved.history_vectors, made.history_vectors)
     assert np.allclose(moved.prior, made.prior) == (core == "none")
+
+
+def test_graph_averages_item_and_history_vectors_and_leaves_the_prior(model: Any) -> None:
+    plain = scorer(model)
+    pair = scipy.sparse.csr_array(np.eye(ITEMS, dtype=np.float32)[[1, 0, *range(2, ITEMS)]])  # 0 and 1 are neighbours
+    found = plain.with_graph(ItemGraph(pair, 1), 1.0)
+    for own, before in ((found.item_vectors, plain.item_vectors), (found.history_vectors, plain.history_vectors)):
+        assert np.linalg.norm(own) == pytest.approx(np.linalg.norm(before), rel=1e-5)
+        mean = np.concatenate([np.tile(before[:2].mean(axis=0), (2, 1)), before[2:]])
+        np.testing.assert_allclose(own, mean * np.linalg.norm(before) / np.linalg.norm(mean), rtol=1e-4)
+    np.testing.assert_array_equal(found.prior, plain.prior)
+    assert found.choices.graph_weight == 1.0
+    assert plain.choices.graph_weight == 0.0
+
+
+def test_a_graph_of_weight_zero_changes_no_score(model: Any) -> None:
+    plain, cases = scorer(model), [case([4, 1, 7])]
+    swap = scipy.sparse.csr_array(np.eye(ITEMS, dtype=np.float32)[::-1])
+    np.testing.assert_array_equal(plain.with_graph(ItemGraph(swap, 2), 0.0).score(cases), plain.score(cases))
+
+
+def test_other_encodings_of_the_texts_travel_over_the_same_graph(model: Any) -> None:
+    swap = scipy.sparse.csr_array(np.eye(ITEMS, dtype=np.float32)[::-1])
+    found = scorer(model).with_graph(ItemGraph(swap, 2), 0.5)
+    again = found.with_encoded(model.recommender.encoder.table.numpy())
+    np.testing.assert_allclose(again.item_vectors, found.item_vectors, rtol=1e-4, atol=1e-5)

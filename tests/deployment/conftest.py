@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.federation_on_disk import Federation
+from support.federation_on_disk import REPLY_TIMEOUT, Federation
 
 from hushrec.common.config import RunConfig
 from hushrec.server.deployment import service
@@ -19,9 +19,9 @@ def federate(tiny: Callable[..., RunConfig], tmp_path: Path) -> Iterator[Callabl
     """Make and serve a federation; keywords as in RunConfig.replace."""
     made: list[Federation] = []
 
-    def make(**changes: Any) -> Federation:
+    def make(*, reply_timeout: float = REPLY_TIMEOUT, **changes: Any) -> Federation:
         config = tiny(federation__clients_per_round=0, evaluation__every=0, **changes)
-        federation = Federation(tmp_path / f"federation-{len(made)}", config)
+        federation = Federation(tmp_path / f"federation-{len(made)}", config, reply_timeout=reply_timeout)
         made.append(federation)
         service.start(federation.operator)
         return federation

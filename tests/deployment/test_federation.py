@@ -17,14 +17,14 @@ from hushrec.server.ledger_mirror import MIRROR, read_mirror
 from hushrec.simulations.federation_bundle import bundle_federation
 from hushrec.simulations.run import execute, new_run
 
-pytestmark = [pytest.mark.deployment, pytest.mark.timeout(420)]
+pytestmark = [pytest.mark.deployment, pytest.mark.timeout(900)]
 PRIVATE = {"privacy__popularity_noise_multiplier": 8.0, "federation__rounds": 3}
 
 
 def test_three_private_rounds_of_three_devices(federate: Callable[..., Federation]) -> None:
     federation = federate(**PRIVATE)
     devices = [federation.add_device() for _ in range(3)]
-    federation.run().join(300)
+    federation.run().join(600)
     assert federation.raised == []
     lines = federation.rounds()
     assert [line["round"] for line in lines] == [0, 1, 2, 3]
@@ -70,7 +70,7 @@ def test_without_privacy_the_adapter_is_the_simulations(
     }
     federation = federate(**changes)
     devices = [federation.add_device() for _ in range(3)]
-    federation.run().join(300)
+    federation.run().join(600)
     assert federation.raised == []
     deployed = read_checkpoint(federation.operator.run)
     config = new_run(tiny(federation__clients_per_round=0, evaluation__every=0, **changes), tmp_path / "simulated")

@@ -11,10 +11,10 @@ import pytest
 from support.federation_on_disk import Federation, charged, refusals
 
 from hushrec.client.device import background
+from hushrec.common.processes import wait_until
 from hushrec.server.deployment import flower
-from hushrec.server.deployment.processes import wait_until
 
-pytestmark = [pytest.mark.deployment, pytest.mark.timeout(500)]
+pytestmark = [pytest.mark.deployment, pytest.mark.timeout(900)]
 _LATE = """
 import datetime, sys
 if sys.argv[0].endswith("flower-supernode"):
@@ -68,7 +68,7 @@ def test_a_server_that_asks_for_less_privacy_gets_nothing_and_costs_nothing(
     operator.configuration.write_text(altered)
     options = "privacy.noise-multiplier=0.01 privacy.max-grad-norm=1000.0 train.local-steps=50"
     submit(federation, "--run-config", options)
-    assert wait_until(over(federation, 1), 120, 1.0)
+    assert wait_until(over(federation, 1), 300, 1.0)
     assert [line["answered"] for line in federation.rounds()] == [0, 0, 0]
     assert federation.rounds()[1]["refused"] == {"NOT_PINNED": 2}
 
@@ -77,7 +77,7 @@ def test_a_server_that_asks_for_less_privacy_gets_nothing_and_costs_nothing(
     (operator.app / "pyproject.toml").write_text(pinned.replace(noise, "noise-multiplier = 0.01"))
     operator.configuration.write_text(honest.replace(noise, "noise-multiplier = 0.01"))
     submit(federation)
-    assert wait_until(over(federation, 2), 120, 1.0)
+    assert wait_until(over(federation, 2), 300, 1.0)
     assert federation.rounds()[-1]["refused"] == {"APP_CHANGED": 2}
     for device in devices:
         assert [code for code in refusals(device) if code != "NOT_CONNECTED"] == ["NOT_PINNED"] * 2 + [
@@ -89,7 +89,7 @@ def test_a_server_that_asks_for_less_privacy_gets_nothing_and_costs_nothing(
     (operator.run / "checkpoint.safetensors").unlink()
     (operator.app / "pyproject.toml").write_text(pinned)
     operator.configuration.write_text(honest)
-    federation.run(2).join(200)
+    federation.run(2).join(400)
     assert federation.raised == []
     assert [line["answered"] for line in federation.rounds()] == [0, 2, 2]
     assert [charged(device) for device in devices] == [2, 2]
@@ -104,7 +104,7 @@ def test_a_device_whose_clock_is_ten_minutes_late_is_told_so(
     with monkeypatch.context() as patch:
         patch.setenv("PYTHONPATH", str(tmp_path / "late"))
         device = federation.add_device()
-    assert wait_until(lambda: "NOT_CONNECTED" in refusals(device), 60)
+    assert wait_until(lambda: "NOT_CONNECTED" in refusals(device), 120)
     assert set(flower.node_states(federation.operator).values()) == {"registered"}
     background.stop(device)
     background.start(device)  # the clock is right again

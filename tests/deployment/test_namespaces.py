@@ -20,7 +20,7 @@ from hushrec.client.device.folder import DeviceFolder
 from hushrec.common.config import RunConfig
 from hushrec.server.deployment import service
 
-pytestmark = [pytest.mark.deployment, pytest.mark.timeout(420)]
+pytestmark = [pytest.mark.deployment, pytest.mark.timeout(900)]
 SERVER = "10.213.77.1"
 
 
@@ -62,7 +62,7 @@ def test_two_devices_in_networks_of_their_own_train_with_the_server(
         devices = [federation.add_device(started=False) for _ in namespaces]
         for device, name in zip(devices, namespaces, strict=True):
             start_in(name, device)
-        federation.run(2).join(240)
+        federation.run(2).join(600)
         assert federation.raised == []
         assert [line["answered"] for line in federation.rounds()[1:]] == [2, 2]
         assert [charged(device) for device in devices] == [2, 2]

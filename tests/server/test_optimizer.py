@@ -59,6 +59,24 @@ def test_an_update_of_zero_moves_nothing() -> None:
         assert walk(optimizer(optimizer=rule), [0.0, 0.0], start=3.0) == [3.0, 3.0]
 
 
+def test_the_linear_schedule_falls_by_equal_steps_to_zero() -> None:
+    seen = [0.0, *walk(optimizer(rounds=4, schedule="linear"), [1.0] * 6)]
+    assert np.diff(seen) == pytest.approx([0.5, 0.375, 0.25, 0.125, 0.0, 0.0])
+
+
+@pytest.mark.parametrize(("schedule", "after"), [("constant", [0.5, 0.5, 0.5]), ("linear", [0.5, 0.25, 0.0])])
+def test_the_warm_up_rises_linearly_and_the_schedule_begins_after_it(schedule: str, after: list[float]) -> None:
+    made = optimizer(rounds=5, schedule=schedule, warmup_rounds=3)
+    seen = [0.0, *walk(made, [1.0] * 6)]
+    assert np.diff(seen) == pytest.approx([0.125, 0.25, 0.375, *after])
+
+
+def test_weight_decay_shrinks_the_adapters_in_proportion_to_the_rate_and_leaves_the_heads() -> None:
+    moved = optimizer(weight_decay=0.1).step(one(2.0), one(0.0))
+    assert moved[CORE] == pytest.approx(2.0 * (1 - 0.5 * 0.1))
+    assert moved[HEAD] == pytest.approx(2.0)
+
+
 def test_the_cosine_schedule_starts_at_the_full_rate_halves_in_the_middle_and_ends_at_zero() -> None:
     seen = [0.0, *walk(optimizer(rounds=4, schedule="cosine"), [1.0] * 6)]
     steps = np.diff(seen)

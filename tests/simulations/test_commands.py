@@ -17,8 +17,10 @@ from hushrec.common.errors import ConfigError, DataError
 from hushrec.common.scoring import ScoringChoices
 from hushrec.common.workspace import build_model, open_dataset
 from hushrec.simulations import commands
+from hushrec.simulations.rules_command import rules
 
 app = typer.Typer()
+app.command()(rules)
 app.command()(commands.evaluate)
 app.command()(commands.recommend)
 app.add_typer(commands.data_app, name="data")
@@ -71,7 +73,8 @@ def test_recommend_prints_titles_and_reasons(run: Path, tmp_path: Path) -> None:
     seen = tmp_path / "seen.txt"
     seen.write_text("s000\ns001\n", encoding="utf-8")
     before = sorted(run.rglob("*"))
-    out = call("recommend", run, "--history", seen, "--query", "a western", "-n", 3)
+    out = call("recommend", run, "--history", seen, "--query", "a lonely western", "-n", 3)
+    assert "Understood: western" in out
     assert "matches: a" in out
     assert sorted(run.rglob("*")) == before
 
@@ -92,6 +95,53 @@ def test_recommend_names_file_and_line_of_an_unknown_title(run: Path, tmp_path: 
     seen.write_text("s000\nno such film\n", encoding="utf-8")
     with pytest.raises(DataError, match=r"seen\.txt, line 2"):
         call("recommend", run, "--history", seen)
+
+
+RULES = """
+blocklist = ["s000"]
+[[rule]]
+name = "no westerns for children"
+action = "exclude"
+group = "children"
+genres = ["western"]
+[[rule]]
+name = "a person looks first"
+action = "review"
+items = ["s001", "s002"]
+"""
+
+
+def test_rules_are_described_and_hold_in_recommend(run: Path, tmp_path: Path) -> None:
+    file = tmp_path / "rules.toml"
+    file.write_text(RULES)
+    found = json.loads(call("rules", file, run, "--group", "children", "--json"))
+    assert [item["item_id"] for item in found["waiting"]] == ["s001", "s002"]
+    assert [rule["items"] for rule in found["rules"]] == [found["rules"][0]["items"], 2]
+    shown = call("rules", file, run, "-n", 1)
+    assert "2 wait for review:" in shown
+    assert "and 1 more" in shown
+    answer = json.loads(call("recommend", run, "-n", 200, "--rules", file, "--group", "children", "--json"))
+    assert len(answer["recommendations"]) == found["allowed"]
+    assert not {"s000", "s001", "s002"} & {item["item_id"] for item in answer["recommendations"]}
+    assert not any("Western" in item["genres"] for item in answer["recommendations"])
+    with pytest.raises(ConfigError, match="give --rules FILE too"):
+        call("recommend", run, "--group", "children")
+    file.write_text(RULES.replace('"western"', '"wstern"'))
+    with pytest.raises(ConfigError, match="rule 'no westerns for children': the catalogue has no genre 'wstern'"):
+        call("recommend", run, "--rules", file)
+
+
+def test_evaluate_measures_faithfulness_and_robustness_of_a_run(run: Path) -> None:
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    found = json.loads(call("evaluate", run, "--faithfulness", "--robustness", "--json"))
+    assert set(found) == {"faithfulness", "robustness"}
+    assert found["robustness"]["figure"] == "warm/NDCG@10"
+    shown = " ".join(call("evaluate", run, "--faithfulness", "--robustness").split())
+    assert "Without the named item" in shown
+    assert "as they are" in shown
+    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
+    with pytest.raises(ConfigError, match="leave out the data options"):
+        call("evaluate", run, "--robustness", "--data", "synthetic")
 
 
 def test_evaluate_of_a_run_uses_its_own_data_and_changes_nothing(run: Path) -> None:
@@ -148,6 +198,8 @@ def test_data_check_shows_counts_and_what_was_left_out() -> None:
     assert found["import"]["users"] == 60
 
 
-@pytest.mark.parametrize("command", [["evaluate"], ["recommend"], ["data"], ["data", "list"], ["data", "check"]])
+@pytest.mark.parametrize(
+    "command", [["evaluate"], ["recommend"], ["rules"], ["data"], ["data", "list"], ["data", "check"]]
+)
 def test_every_command_explains_itself(command: list[str]) -> None:
     assert "Usage" in call(*command, "--help")

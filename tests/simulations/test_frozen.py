@@ -10,6 +10,7 @@ import pytest
 
 from hushrec.common.config import RunConfig
 from hushrec.common.datasets import load_dataset
+from hushrec.common.item_graph import GRAPH_WEIGHTS, ItemGraph, build_item_graph
 from hushrec.common.scorer import LMScorer
 from hushrec.common.scoring import ScoringChoices
 from hushrec.common.splits import Split, build_split
@@ -20,6 +21,7 @@ from hushrec.simulations.frozen import (
     POWERS,
     PROFILE_WEIGHTS,
     best_choices,
+    best_graph,
     choices_grid,
     cold_start_choices,
     frozen_scorer,
@@ -136,3 +138,16 @@ def test_p3_chooses_for_new_users_and_not_for_new_items(tiny: Callable[..., RunC
     chosen = cold_start_choices(scorer, split, open_dataset(config.data), 0).choices
     assert chosen.new_item_decay == 0.5
     assert chosen.short_popularity_weight != scorer.choices.short_popularity_weight
+
+
+def test_the_graph_weight_is_chosen_on_validation_and_may_be_none(parts: Parts) -> None:
+    model, split = parts
+    scorer = LMScorer("hushrec", model, None, prior(model), ScoringChoices())
+    assert best_graph(scorer, None, split, 0) is scorer
+    matrix = build_item_graph("attributes", load_dataset("synthetic").catalog, model.start, [], neighbors=5)
+    found = [best_graph(scorer, ItemGraph(matrix, 2), part, 0) for part in (split, blinded(split))]
+    assert found[0].choices == found[1].choices
+    best = max(
+        validation_ndcg(scorer.with_graph(ItemGraph(matrix, 2), weight), split, seed=0) for weight in GRAPH_WEIGHTS
+    )
+    assert validation_ndcg(found[0], split, seed=0) == best

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from hushrec.common.catalog import Catalog
 from hushrec.common.errors import ConfigError
 from hushrec.common.interactions import History
+from hushrec.common.rules import Rule, RuleFile
 from hushrec.common.scorer import LMScorer
 from hushrec.common.scoring import ScoringChoices
 from hushrec.common.splits import Case
@@ -23,7 +24,7 @@ YEARS = (1995, 1999, 1979, 1986, 1999, 2020)
 # Two tastes: toys along the first axis, space along the second.
 VECTORS = np.array([[1, 0], [0.9, 0.1], [0, 1], [0.1, 0.9], [0.5, 0.5], [0, -1]], dtype=np.float32)
 POPULARITY = np.array([1, 0, 0, 0, 5, 2], dtype=np.float32)
-TEXTS = {"toys": [2.0, 0.0], "space": [0.0, 0.5]}
+TEXTS = {"toys": [2.0, 0.0], "space": [0.0, 0.5], "little known, before 2000": [0.0, 1.0]}
 
 
 @pytest.fixture
@@ -131,3 +132,38 @@ def test_with_nothing_given_the_popular_items_come_with_a_note(catalog: Catalog)
 def test_numbers_out_of_range_are_refused(catalog: Catalog, n: int, discovery: float) -> None:
     with pytest.raises(ConfigError, match="expected"):
         recommend(MODEL, scorer(), catalog, Wish(positions(0)), n=n, discovery=discovery)
+
+
+def test_a_constraint_is_held_to_and_the_other_words_are_encoded(catalog: Catalog) -> None:
+    answer = recommend(MODEL, scorer(), catalog, Wish(no_history(), query="space before 1985"), n=9)
+    assert [item.item_id for item in answer.recommendations] == ["i2"]
+    assert answer.understood == "1984 or earlier"
+    assert answer.recommendations[0].reasons == ("matches: space before 1985",)
+
+
+def test_constraints_alone_rank_what_satisfies_them_by_history_or_popularity(catalog: Catalog) -> None:
+    asked = recommend(MODEL, scorer(), catalog, Wish(positions(0), query="from the 1990s"), n=9)
+    assert [item.item_id for item in asked.recommendations] == ["i1", "i4"]
+    popular = recommend(MODEL, scorer(), catalog, Wish(no_history(), query="from the 1990s"), n=9)
+    assert [item.item_id for item in popular.recommendations] == ["i4", "i0", "i1"]
+    assert "of what was understood" in popular.note
+
+
+def test_what_nothing_satisfies_is_given_up_and_said(catalog: Catalog) -> None:
+    answer = recommend(MODEL, scorer(), catalog, Wish(no_history(), query="space from the 1930s"), n=1)
+    assert answer.recommendations[0].item_id == "i2"
+    assert answer.note == "nothing to recommend is 1930-1939, so the years were left out"
+
+
+def test_words_on_popularity_go_before_the_dial(catalog: Catalog) -> None:
+    wish = Wish(positions(2), query="popular")
+    assert recommend(MODEL, scorer(1.0), catalog, wish, n=1, discovery=1.0).recommendations[0].item_id == "i4"
+    wish = Wish(positions(2), query="little known, before 2000")
+    assert recommend(MODEL, scorer(1.0), catalog, wish, n=1).recommendations[0].item_id == "i3"
+
+
+def test_rules_hold_where_a_wish_would_be_relaxed(catalog: Catalog) -> None:
+    rules = RuleFile((Rule("new", "require", years=(1990, 2000)),)).apply(catalog)
+    answer = recommend(MODEL, scorer(), catalog, Wish(no_history(), query="space before 1985"), n=9, rules=rules)
+    assert {item.item_id for item in answer.recommendations} == {"i0", "i1", "i4"}
+    assert "the years were left out" in answer.note

@@ -22,26 +22,32 @@ from hushrec.common.config import RunConfig
 from hushrec.common.errors import HushrecError
 from hushrec.common.invitation import read_invitation
 from hushrec.common.ledger import Replay, read_ledger
+from hushrec.common.processes import wait_until
 from hushrec.common.workspace import open_dataset, open_split
 from hushrec.server.deployment import flower, nodes, service, training
 from hushrec.server.deployment.federation import init_folder
 from hushrec.server.deployment.folder import OperatorFolder, ServerSettings
-from hushrec.server.deployment.processes import wait_until
 
-REPLY_TIMEOUT = 40.0  # seconds; a device that is gone must not hold a test up for long
+REPLY_TIMEOUT = 120.0  # seconds; a slow machine must not lose a device that works
 
 
 class Federation:
     """One server and its devices; `end` leaves no process."""
 
     def __init__(
-        self, path: Path, config: RunConfig, devices: int = 3, host: str = "localhost", listen: str = "127.0.0.1"
+        self,
+        path: Path,
+        config: RunConfig,
+        devices: int = 3,
+        host: str = "localhost",
+        listen: str = "127.0.0.1",
+        reply_timeout: float = REPLY_TIMEOUT,
     ) -> None:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
         settings = ServerSettings(
-            "films", host, port, listen=listen, devices=devices, reply_timeout_seconds=REPLY_TIMEOUT
+            "films", host, port, listen=listen, devices=devices, reply_timeout_seconds=reply_timeout
         )
         self.path = path
         self.operator: OperatorFolder = init_folder(path / "operator", settings, config)
@@ -69,7 +75,7 @@ class Federation:
 
     def online(self, count: int) -> bool:
         """Whether so many devices come online."""
-        return wait_until(lambda: list(flower.node_states(self.operator).values()).count("online") == count, 90, 1.0)
+        return wait_until(lambda: list(flower.node_states(self.operator).values()).count("online") == count, 180, 1.0)
 
     def run(self, least_nodes: int = 3) -> threading.Thread:
         """Train in the background, or go on; what goes wrong is in `raised`."""
@@ -92,7 +98,7 @@ class Federation:
 
     def wait_for_round(self, number: int) -> bool:
         """Whether that round is finished in time."""
-        return wait_until(lambda: any(line["round"] >= number for line in self.rounds()), 180, 0.2)
+        return wait_until(lambda: any(line["round"] >= number for line in self.rounds()), 300, 0.2)
 
     def kill(self, device: DeviceFolder) -> None:
         """Kill a device's launcher; worker and SuperNode die with it."""

@@ -145,6 +145,24 @@ def test_what_is_logged_is_in_the_very_next_recommendation(
     assert "There was no Heat" in client("log", kitchen.path, "i4", "--remove")
 
 
+def test_recommend_shows_what_was_understood_and_holds_to_rules(
+    kitchen: DeviceFolder, export: Callable[[Path, Catalog], Path], tmp_path: Path
+) -> None:
+    client("update", kitchen.path, export(tmp_path / "edge", kitchen.invitation.catalog))
+    client("log", kitchen.path, "Toy Story")
+    every = json.loads(client("recommend", kitchen.path, "--json"))
+    year = every[0]["year"]
+    shown = client("recommend", kitchen.path, "--query", f"from {year}")
+    assert f"Understood: {year}" in shown
+    rules = tmp_path / "rules.toml"
+    rules.write_text(f'[[rule]]\nname = "out"\naction = "exclude"\ngroup = "kids"\nyears = [{year}, {year}]\n')
+    left = json.loads(client("recommend", kitchen.path, "--rules", rules, "--group", "kids", "--json"))
+    assert left == [one | {"rank": rank} for rank, one in enumerate((o for o in every if o["year"] != year), start=1)]
+    assert json.loads(client("recommend", kitchen.path, "--rules", rules, "--json")) == every
+    with pytest.raises(ConfigError, match="give --rules FILE too"):
+        client("recommend", kitchen.path, "--group", "kids")
+
+
 def test_log_keeps_the_later_time_and_refuses_what_means_nothing(kitchen: DeviceFolder) -> None:
     before = int(time.time())
     client("log", kitchen.path, "i1")

@@ -55,12 +55,15 @@ def test_a_damaged_file_means_that_nothing_runs(tmp_path: Path, text: bytes) -> 
     assert pids.running(tmp_path / "launcher") == 0
 
 
-@pytest.mark.parametrize("field", ["started", "boot"])
-def test_a_later_process_with_the_same_number_is_never_ended(tmp_path: Path, field: str) -> None:
+@pytest.mark.parametrize("other", ["another boot/", "1"])
+def test_a_later_process_with_the_same_number_is_never_ended(tmp_path: Path, other: str) -> None:
     path = tmp_path / "launcher"
     with child() as process:
         pids.record(path, process.pid)
-        path.write_text(json.dumps(json.loads(path.read_text()) | {field: "1"}))
+        noted = json.loads(path.read_text())
+        boot, _, tick = noted["started"].partition("/")
+        started = f"{other}{tick}" if other.endswith("/") else f"{boot}/{other}"
+        path.write_text(json.dumps(noted | {"started": started}))
         assert pids.running(path) == 0
         assert not pids.end(path, 0.1)
         time.sleep(0.1)

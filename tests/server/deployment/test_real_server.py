@@ -17,12 +17,12 @@ import pytest
 
 from hushrec.common.errors import ConfigError, HushrecError
 from hushrec.common.invitation import read_invitation
+from hushrec.common.processes import processes_in, wait_until
 from hushrec.server.deployment import flower, nodes, service, training
 from hushrec.server.deployment.folder import OperatorFolder, read_json
-from hushrec.server.deployment.processes import processes_in, wait_until
 from hushrec.server.deployment.supervisor import part_states, supervisor_process, write_server_pair
 
-pytestmark = [pytest.mark.deployment, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.deployment, pytest.mark.timeout(600)]
 
 
 @pytest.fixture

@@ -15,10 +15,10 @@ from pathlib import Path
 import pytest
 
 from hushrec.common.errors import HushrecError
+from hushrec.common.processes import Process, processes_in, wait_until
 from hushrec.server.deployment import flower, service, supervisor
 from hushrec.server.deployment.certificates import fits
 from hushrec.server.deployment.folder import OperatorFolder, read_json
-from hushrec.server.deployment.processes import Process, processes_in, wait_until
 from hushrec.server.deployment.supervisor import Supervisor, part_states, supervisor_process, write_server_pair
 
 SLEEP = [sys.executable, "-c", "import time; time.sleep(60)"]

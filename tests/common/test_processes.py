@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from hushrec.server.deployment.processes import Process, command_of, end, end_all_in, processes_in, wait_until
+from hushrec.common.processes import Process, command_of, end, end_all_in, processes_in, wait_until
 
 
 @pytest.fixture

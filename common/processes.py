@@ -1,6 +1,6 @@
 """Processes named by id and start time, so that a recycled id is never taken for the process that had it before.
 
-It reads /proc, so it needs Linux; what the processes are is supervisor.py's.
+It reads /proc, so it needs Linux; what the processes are is for whoever asks.
 """
 
 from __future__ import annotations
