@@ -10,7 +10,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +55,8 @@ class Invitation:
         config: every constant of the federation, with the noise already solved.
         catalog: the public items, in their fixed order.
         training_items: int64, catalogue positions that exist while training, increasing.
+        settings: the public settings as the operator's hushrec wrote them. One that it did not know yet is missing and
+            has its default in `config`; only settings of privacy may not be missing.
     """
 
     federation: str
@@ -66,6 +68,11 @@ class Invitation:
     config: RunConfig
     catalog: Catalog
     training_items: NDArray[np.int64]
+    settings: Mapping[str, str | int | float | bool] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not self.settings:
+            object.__setattr__(self, "settings", public_settings(self.config.to_flat()))
 
     @property
     def fingerprint(self) -> str:
@@ -73,7 +80,6 @@ class Invitation:
         return hashlib.sha256(_canonical(self._values())).hexdigest()
 
     def _values(self) -> dict[str, Any]:
-        flat = self.config.to_flat()
         return {
             "format": FORMAT,
             "federation": self.federation,
@@ -82,7 +88,7 @@ class Invitation:
             "server_key": self.server_key,
             "app_sha256": self.app_sha256,
             "base_sha256": self.base_sha256,
-            "config": public_settings(flat),
+            "config": dict(self.settings),
             "catalog": catalog_to_json(self.catalog),
             "training_items": self.training_items.tolist(),
         }
@@ -120,7 +126,8 @@ def read_invitation(path: Path) -> Invitation:
         raise BundleError(f"cannot read the invitation {path}: {error.strerror}; {again}") from error
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError, ConfigError, DataError) as error:
         raise BundleError(f"the invitation {path} is damaged: {error}; {again}") from error
-    if newer := sorted(set(public_settings(invitation.config.to_flat())) - set(values["config"])):
+    known = (name for name in invitation.config.to_flat() if name.startswith("privacy."))
+    if newer := sorted(set(known) - set(values["config"])):
         raise BundleError(
             f"the invitation {path} is of a version of hushrec without the setting {newer[0]}; install the version "
             "that the operator uses"
@@ -152,6 +159,7 @@ def _from_values(values: dict[str, Any]) -> Invitation:
         config=RunConfig.from_flat(values["config"], "the invitation"),
         catalog=catalog,
         training_items=items,
+        settings=values["config"],
     )
 
 

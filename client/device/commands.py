@@ -181,7 +181,9 @@ def stop(folder: Folder) -> None:
     from hushrec.client.device import background
     from hushrec.client.device.folder import DeviceFolder
 
-    _say("Stopped." if background.stop(DeviceFolder(folder)) else "Nothing was running.")
+    device = DeviceFolder(folder)
+    device.require()
+    _say("Stopped." if background.stop(device) else "Nothing was running.")
 
 
 @client_app.command(epilog=_examples("status DIR", "status DIR --json"))

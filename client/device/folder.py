@@ -96,6 +96,11 @@ class DeviceFolder:
     def pids(self) -> Path:
         return self.path / "pids"
 
+    def require(self) -> None:
+        """DataError where there is no device's folder."""
+        if not self.settings_file.exists() and not self.invitation_file.exists():
+            raise DataError(f"{self.path} is no device's folder; make one with: hushrec client init DIR INVITATION")
+
     @cached_property
     def invitation(self) -> Invitation:
         """What was pinned; BundleError if the file is not the one that was agreed to."""

@@ -26,7 +26,6 @@ from hushrec.client.device.policy import MachineProbe, train_now
 from hushrec.client.device.supernode import SuperNode
 from hushrec.client.device.worker import answer_in_worker, end_with_launcher, refresh_in_worker
 from hushrec.common.errors import HushrecError, ProtocolError
-from hushrec.common.invitation import public_settings
 from hushrec.common.protocol import ERROR_CODE
 
 log = logging.getLogger("hushrec.device")
@@ -74,7 +73,7 @@ def respond(folder: DeviceFolder, assignment: Assignment, worker: Worker) -> Mes
     """The reply to one message: the worker's, or a refusal that is also noted for the owner."""
     try:
         check_app(assignment.app, folder.invitation.app_sha256)
-        check_constants(assignment.run_config, public_settings(folder.invitation.config.to_flat()))
+        check_constants(assignment.run_config, folder.invitation.settings)
         _check_policy(folder)
         return worker.answer(assignment.message)
     except HushrecError as error:

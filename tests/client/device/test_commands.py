@@ -223,6 +223,8 @@ def test_status_is_a_table_or_json_and_tells_damage_by_its_exit_code(kitchen: De
 
 def test_stop_says_whether_anything_ran(kitchen: DeviceFolder) -> None:
     assert "Nothing was running" in client("stop", kitchen.path)
+    with pytest.raises(HushrecError, match="no device's folder"):
+        client("stop", kitchen.path.parent / "nowhere")
 
 
 def test_start_runs_the_launcher_in_this_process_and_gives_its_status(

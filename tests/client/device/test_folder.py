@@ -59,6 +59,18 @@ def test_an_invitation_of_another_version_says_so(kitchen: DeviceFolder) -> None
         open_device_folder(kitchen.path)
 
 
+def test_an_invitation_that_does_not_know_a_newer_setting_still_holds(
+    invite: Callable[..., Invitation], tmp_path: Path
+) -> None:
+    given = invite()
+    older = {key: value for key, value in given.settings.items() if key != "server.warmup-rounds"}
+    device = create_device(tmp_path / "old", dataclasses.replace(given, settings=older), "old")
+    opened = open_device_folder(device.path).invitation
+    assert dict(opened.settings) == older
+    assert opened.config == given.config
+    assert opened.fingerprint != given.fingerprint
+
+
 @pytest.mark.parametrize("name", ["invitation.json", "device.toml", "node_key", "node_key.pub", "ledger.key"])
 @pytest.mark.parametrize("content", [None, b"", b"\xff\x00rubbish", b"{}", b"0" * 64])
 def test_a_missing_or_damaged_file_is_one_clear_error(kitchen: DeviceFolder, name: str, content: bytes | None) -> None:
