@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -222,14 +223,14 @@ def test_a_folder_that_cannot_be_made_is_one_error(tiny: Tiny, tmp_path: Path, n
 def test_a_folder_that_cannot_be_written_is_one_error(
     tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = Path.open
+    real = os.open
 
-    def refuse(self: Path, *args: Any, **kwargs: Any) -> Any:
-        if self.name == "experiment.toml.tmp":
+    def refuse(path: Any, *args: Any, **kwargs: Any) -> int:
+        if Path(path).name == "experiment.toml.tmp":
             raise PermissionError(13, "Permission denied")
-        return real(self, *args, **kwargs)
+        return real(path, *args, **kwargs)
 
-    monkeypatch.setattr(Path, "open", refuse)
+    monkeypatch.setattr("hushrec.common.files.os.open", refuse)
     with pytest.raises(BundleError, match=r"experiment\.toml: Permission denied"):
         new_run(tiny(), tmp_path / "run")
 
