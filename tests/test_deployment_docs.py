@@ -25,7 +25,7 @@ UNITS = sorted((ROOT / "docs" / "systemd").glob("hushrec-*.*"))
 SERVICES = [path for path in UNITS if path.suffix == ".service"]
 TEXT = DOCUMENT.read_text(encoding="utf-8")
 ROOT_COMMAND = typer.main.get_command(app)
-TOP = ROOT_COMMAND.commands  # type: ignore[attr-defined]
+TOP = frozenset(vars(ROOT_COMMAND)["commands"])
 
 
 def blocks(language: str) -> list[str]:
@@ -148,8 +148,14 @@ def test_systemd_accepts_the_unit(path: Path, tmp_path: Path) -> None:
     assert (done.returncode, [line for line in done.stderr.splitlines() if "hushrec" in line]) == (0, [])
 
 
+class UnitFile(configparser.ConfigParser):
+    """Names of options as they are written: systemd tells capitals from small letters."""
+
+    def optionxform(self, optionstr: str) -> str:
+        return optionstr
+
+
 def read_unit(path: Path) -> configparser.ConfigParser:
-    unit = configparser.ConfigParser(interpolation=None, strict=False)  # ExecStart may come twice; the last is read
-    unit.optionxform = str  # type: ignore[assignment,method-assign]
+    unit = UnitFile(interpolation=None, strict=False)  # ExecStart may come twice; the last is read
     unit.read_string(path.read_text(encoding="utf-8"))
     return unit

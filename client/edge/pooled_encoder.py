@@ -6,9 +6,10 @@ It is for export only: training and the catalogue use common/encoder.py, which k
 from __future__ import annotations
 
 import copy
-import io
+import tempfile
 import warnings
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -55,7 +56,7 @@ def merged_encoder(model: Model) -> PooledEncoder:
     pooler = getattr(base.module, "pooler", None)
     module = copy.deepcopy(base.module)
     if pooler is not None:
-        module.pooler = None  # type: ignore[assignment]  # not used: texts are mean-pooled
+        module.register_module("pooler", None)  # not used: texts are mean-pooled
     encoder = PooledEncoder(module, base.layers)
     if (top := model.recommender.encoder.top) is not None:
         count = model.config.top_layers
@@ -106,26 +107,25 @@ def write_onnx(encoder: PooledEncoder, base: BaseModel, texts: Sequence[str], ma
     """
     ids, mask = token_batches(base, texts, max_length, len(texts))[0]
     axes = {name: {0: "texts", 1: "length"} for name in INPUTS} | {OUTPUT: {0: "texts"}}
-    stream = io.BytesIO()
     try:
         # The tracing exporter is deprecated but needs nothing beside torch, and the graph is checked below.
-        with warnings.catch_warnings(), torch.no_grad():
+        with warnings.catch_warnings(), torch.no_grad(), tempfile.TemporaryDirectory() as scratch:
             warnings.simplefilter("ignore")
+            path = Path(scratch) / "encoder.onnx"
             torch.onnx.export(
                 encoder,
                 (ids, mask),
-                stream,  # type: ignore[arg-type]  # documented to take a file object where dynamo=False
+                path,
                 dynamo=False,
                 input_names=list(INPUTS),
                 output_names=[OUTPUT],
                 dynamic_axes=axes,
                 opset_version=OPSET,
             )
-            expected = encoder(ids, mask).numpy()
+            content, expected = path.read_bytes(), encoder(ids, mask).numpy()
     except (RuntimeError, TypeError, ValueError) as error:
         first = (str(error).splitlines() or [type(error).__name__])[0]
         raise ConfigError(f"cannot export {type(encoder.module).__name__} to ONNX: {first}") from error
-    content = stream.getvalue()
     found = OnnxTextEncoder(content, tokenizer_json(base)).encode(texts, max_length)
     if found.shape != expected.shape or float(np.abs(found - expected).max()) > _CLOSE:
         raise ConfigError(f"{type(encoder.module).__name__} does not compute the same once exported to ONNX")

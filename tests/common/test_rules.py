@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -64,36 +65,36 @@ IDS = st.lists(st.sampled_from(CATALOG.item_ids), max_size=3).map(tuple)
 
 @given(about=MATCHES, history=HISTORY, blocked=IDS)
 def test_excluded_and_blocked_items_never_appear_and_all_others_do(
-    about: dict[str, object], history: list[int], blocked: tuple[str, ...]
+    about: dict[str, Any], history: list[int], blocked: tuple[str, ...]
 ) -> None:
-    rule = Rule("out", "exclude", **about)  # type: ignore[arg-type]
+    rule = Rule("out", "exclude", **about)
     gone = set(np.flatnonzero(rule.matches(CATALOG))) | {CATALOG.index_of(item) for item in blocked} | set(history)
     assert set(ranked(RuleFile((rule,), blocked), *history)) == set(range(N)) - gone
 
 
 @given(first=MATCHES, second=MATCHES, history=HISTORY)
-def test_requirements_always_hold(first: dict[str, object], second: dict[str, object], history: list[int]) -> None:
-    rules = (Rule("a", "require", **first), Rule("b", "require", **second))  # type: ignore[arg-type]
+def test_requirements_always_hold(first: dict[str, Any], second: dict[str, Any], history: list[int]) -> None:
+    rules = (Rule("a", "require", **first), Rule("b", "require", **second))
     both = rules[0].matches(CATALOG) & rules[1].matches(CATALOG)
     assert set(ranked(RuleFile(rules), *history)) == set(np.flatnonzero(both)) - set(history)
 
 
 @given(about=MATCHES, history=HISTORY, strengths=st.tuples(st.floats(-10, 10), st.floats(-10, 10)))
 def test_a_stronger_boost_never_ranks_a_matching_item_lower(
-    about: dict[str, object], history: list[int], strengths: tuple[float, float]
+    about: dict[str, Any], history: list[int], strengths: tuple[float, float]
 ) -> None:
     weak, strong = sorted(strengths)
-    orders = [ranked(RuleFile((Rule("b", "boost", strength=s, **about),)), *history) for s in (weak, strong)]  # type: ignore[arg-type]
-    matching = Rule("b", "boost", **about).matches(CATALOG)  # type: ignore[arg-type]
+    orders = [ranked(RuleFile((Rule("b", "boost", strength=s, **about),)), *history) for s in (weak, strong)]
+    matching = Rule("b", "boost", **about).matches(CATALOG)
     for item in set(orders[0]) & set(np.flatnonzero(matching)):
         assert orders[1].index(item) <= orders[0].index(item)
 
 
 @given(about=MATCHES, approved=IDS)
 def test_a_review_rule_holds_items_back_until_they_are_approved(
-    about: dict[str, object], approved: tuple[str, ...]
+    about: dict[str, Any], approved: tuple[str, ...]
 ) -> None:
-    rule = Rule("look first", "review", **about)  # type: ignore[arg-type]
+    rule = Rule("look first", "review", **about)
     file = RuleFile((rule,), approved=approved)
     waiting = set(np.flatnonzero(rule.matches(CATALOG))) - {CATALOG.index_of(item) for item in approved}
     assert set(np.flatnonzero(file.apply(CATALOG).waiting)) == waiting

@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -93,9 +94,10 @@ def test_an_item_that_the_catalogue_lacks_is_named(path: Path, invite: Callable[
 
 
 def test_a_batch_that_fails_leaves_nothing_of_itself(path: Path) -> None:
+    no_time: Any = "soon"
     with DeviceDatabase(path) as database:
         with pytest.raises(DataError):
-            database.add_interactions([Interaction("a", 1), Interaction("b", "soon")])  # type: ignore[arg-type]
+            database.add_interactions([Interaction("a", 1), Interaction("b", no_time)])
         assert database.count() == 0
         assert database.add_interactions([Interaction("a", 1)]) == Added(1, 0, 0)
 
