@@ -87,11 +87,15 @@ def open_device(path: Path, config: RunConfig) -> ClientStore:
         raise ConfigError('a device holds one user; federation.shape must be "devices"')
     with folder.open_database() as database:
         history = database.history(folder.invitation.catalog)
-    ledger = None
-    if is_private(config) and not noise_on_server(config.privacy):
-        ledger = open_device_ledger(folder.ledger, config, folder.name, folder.signing_key())
     rows = _rows_of_device(folder.name, history, config) if len(history) else ()
-    return ClientStore(folder.name, rows, ledger)
+    return ClientStore(folder.name, rows, device_ledger(folder, config))
+
+
+def device_ledger(folder: DeviceFolder, config: RunConfig) -> Ledger | None:
+    """The device's own signed ledger; None where it adds no noise itself."""
+    if not is_private(config) or noise_on_server(config.privacy):
+        return None
+    return open_device_ledger(folder.ledger, config, folder.name, folder.signing_key())
 
 
 @lru_cache(maxsize=1)

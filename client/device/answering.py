@@ -23,7 +23,7 @@ from hushrec.client.device.flower_runtime import content_from_bytes, content_to_
 from hushrec.client.device.folder import DeviceFolder, open_device_folder
 from hushrec.client.edge.folder import open_edge_folder
 from hushrec.client.edge.vectors import write_vectors
-from hushrec.client.store import DEVICE_FOLDER, open_device, open_model
+from hushrec.client.store import DEVICE_FOLDER, device_ledger, open_model
 from hushrec.common.errors import BundleError, HushrecError, ProtocolError
 from hushrec.common.protocol import TrainRequest, read_train, refusal, refusal_code, total_bytes
 from hushrec.common.scoring import ScoringChoices
@@ -103,7 +103,7 @@ def _identify(message: Message) -> tuple[str, int, str]:
 
 def _require_newest_ledger(folder: DeviceFolder, database: DeviceDatabase) -> None:
     config = folder.invitation.config
-    ledger = open_device(folder.path, config).ledger
+    ledger = device_ledger(folder, config)
     if ledger is not None:
         answered = sum(one.release == TRAINING for one in database.rounds())
         require_newest(ledger.events(folder.name), answered, config)
@@ -177,7 +177,7 @@ def _computed(
 
 def _attach_head(reply: Message, folder: DeviceFolder) -> None:
     """The head as it is now, also with a stored reply: the server has seen older ones."""
-    ledger = open_device(folder.path, folder.invitation.config).ledger
+    ledger = device_ledger(folder, folder.invitation.config)
     if ledger is not None:
         attach_head(reply, sign_head(ledger.head, ledger.length, folder.signing_key()))
 

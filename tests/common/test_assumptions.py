@@ -124,6 +124,11 @@ CONSTANTS = (
     SIGMA_TOO_SMALL,
     DELTA_TOO_LARGE,
 )
+PUBLIC_CONSTANTS = (
+    *CONSTANTS,
+    pinned(train__local_steps=2),
+    planted(sampling.rate_of_the_private_size, sampling.mean_over_the_drawn, sampling.weighted_by_records),
+)
 CHECKS: dict[str, tuple[dict[str, Any], tuple[Check, ...]]] = {
     "the device adds the noise itself, at full strength": (
         C1,
@@ -131,11 +136,7 @@ CHECKS: dict[str, tuple[dict[str, Any], tuple[Check, ...]]] = {
     ),
     "clipping norm, noise multiplier, sample rate, steps and denominator are constants pinned on the device": (
         C1,
-        (
-            *CONSTANTS,
-            pinned(train__local_steps=2),
-            planted(sampling.rate_of_the_private_size, sampling.mean_over_the_drawn, sampling.weighted_by_records),
-        ),
+        PUBLIC_CONSTANTS,
     ),
     "a record is all activity in the absolute time bins of one slot; nothing reads across records": (
         C1,
@@ -164,11 +165,7 @@ CHECKS: dict[str, tuple[dict[str, Any], tuple[Check, ...]]] = {
     ),
     "clipping norm, noise multiplier, sample rate, steps and denominator are public constants": (
         C2,
-        (
-            *CONSTANTS,
-            pinned(train__local_steps=2),
-            planted(sampling.rate_of_the_private_size, sampling.mean_over_the_drawn, sampling.weighted_by_records),
-        ),
+        PUBLIC_CONSTANTS,
     ),
     "the server is trusted: it sees every user's update in the clear, and who was sampled": (
         C3,
