@@ -10,10 +10,10 @@ from dataclasses import dataclass
 
 from hushrec.client.store import Store
 from hushrec.common.budget import enforced_claim
-from hushrec.common.config import PrivacyConfig
 from hushrec.common.errors import HushrecError, PrivacyError
 from hushrec.common.ledger import Ledger
 from hushrec.common.privacy import PrivacyEvent, require_budget
+from hushrec.common.settings import PrivacyConfig
 
 
 @dataclass(frozen=True)

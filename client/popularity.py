@@ -14,9 +14,9 @@ from hushrec.client.private import NoisedSum
 from hushrec.client.rows import Row
 from hushrec.client.store import Store
 from hushrec.common.budget import noise_on_server
-from hushrec.common.config import PrivacyConfig
 from hushrec.common.errors import PrivacyError
 from hushrec.common.protocol import Arrays, Update
+from hushrec.common.settings import PrivacyConfig
 
 
 def popularity_counts(stores: Sequence[Store], items: int, privacy: PrivacyConfig) -> list[Update]:

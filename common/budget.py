@@ -5,10 +5,11 @@ It plans and prices; it stores nothing and adds no noise.
 
 from __future__ import annotations
 
-from hushrec.common.config import PrivacyConfig, RunConfig
+from hushrec.common.config import RunConfig
 from hushrec.common.errors import ConfigError
 from hushrec.common.ledger import LedgerHeader
 from hushrec.common.privacy import Claim, PrivacyEvent, check_delta, claim_for, solve_noise_multiplier
+from hushrec.common.settings import PrivacyConfig
 
 
 def is_private(config: RunConfig) -> bool:

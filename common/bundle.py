@@ -19,13 +19,14 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from hushrec.common.catalog import Catalog, catalog_from_json, catalog_to_json
-from hushrec.common.config import ModelConfig, RunConfig
+from hushrec.common.config import RunConfig
 from hushrec.common.errors import BundleError, ConfigError
 from hushrec.common.item_graph import ItemGraph
 from hushrec.common.manifest import sealed
 from hushrec.common.protocol import Arrays
 from hushrec.common.scorer import LMScorer
 from hushrec.common.scoring import ScoringChoices
+from hushrec.common.settings import ModelConfig
 from hushrec.common.workspace import Model, build_model
 
 FORMAT = 1

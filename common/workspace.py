@@ -18,7 +18,6 @@ from torch import Tensor
 from hushrec.common.adapters import hash_seed
 from hushrec.common.base_model import BaseModel, load_base_model
 from hushrec.common.catalog import Catalog
-from hushrec.common.config import DataConfig, ModelConfig
 from hushrec.common.datasets import load_dataset
 from hushrec.common.encoder import TextEncoder, fastest_dtype
 from hushrec.common.errors import ConfigError
@@ -30,6 +29,7 @@ from hushrec.common.movielens import RELEASES, find_release
 from hushrec.common.prefix import Prefix, Progress, build_prefix
 from hushrec.common.protocol import Arrays
 from hushrec.common.recommender import Recommender
+from hushrec.common.settings import DataConfig, ModelConfig
 from hushrec.common.splits import Split, build_split
 
 WHITENING_POWER = 0.5  # divides a principal direction by its standard deviation to this power; design.md's control

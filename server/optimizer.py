@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from hushrec.common.config import ServerConfig
 from hushrec.common.errors import BundleError
 from hushrec.common.protocol import Arrays
+from hushrec.common.settings import ServerConfig
 
 _ADAM_EPSILON = 1e-8
 _SLOTS = ("first", "second", "average")

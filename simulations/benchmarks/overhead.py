@@ -27,8 +27,8 @@ from flwr.serverapp import Grid
 from ray_engine import has_ray, play_on_ray
 from trivial_client import ITEMS, SHAPES, app
 
-from hushrec.common.config import ServerConfig
 from hushrec.common.protocol import pack
+from hushrec.common.settings import ServerConfig
 from hushrec.server.optimizer import ServerOptimizer
 from hushrec.server.strategy import AdapterStrategy
 from hushrec.simulations.grid import InProcessGrid

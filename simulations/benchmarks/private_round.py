@@ -21,8 +21,9 @@ from workload import films
 
 from hushrec.client.rows import Row
 from hushrec.client.training import train_cohort
-from hushrec.common.config import ModelConfig, RunConfig
+from hushrec.common.config import RunConfig
 from hushrec.common.protocol import TrainRequest
+from hushrec.common.settings import ModelConfig
 from hushrec.common.workspace import Model, build_model
 
 ITEMS = 1682

@@ -19,8 +19,9 @@ from hushrec.client.app import app as client_app
 from hushrec.client.cohort import answer_train
 from hushrec.client.store import count_clients
 from hushrec.common.catalog import Catalog
-from hushrec.common.config import DataConfig, RunConfig, Scalar
+from hushrec.common.config import RunConfig, Scalar
 from hushrec.common.protocol import Arrays, pack, unpack
+from hushrec.common.settings import DataConfig
 from hushrec.common.workspace import Model, open_dataset, shared_model
 from hushrec.server.optimizer import ServerOptimizer
 from hushrec.server.strategy import AdapterStrategy

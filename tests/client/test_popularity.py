@@ -14,8 +14,8 @@ from scipy import stats
 from hushrec.client import private
 from hushrec.client.popularity import popularity_counts
 from hushrec.client.rows import Row
-from hushrec.common.config import PrivacyConfig
 from hushrec.common.errors import PrivacyError
+from hushrec.common.settings import PrivacyConfig
 
 ITEMS = 30
 PRIVATE, OPEN = PrivacyConfig(popularity_noise_multiplier=6.0), PrivacyConfig(mechanism="none")

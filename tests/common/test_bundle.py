@@ -17,13 +17,13 @@ from hypothesis import strategies as st
 from transformers import BertConfig, BertModel
 
 from hushrec.common.bundle import ADAPTER, CATALOG, MANIFEST, Bundle, read_bundle, write_bundle
-from hushrec.common.config import ModelConfig
 from hushrec.common.datasets import load_dataset
 from hushrec.common.errors import BundleError
 from hushrec.common.interactions import History
 from hushrec.common.item_graph import ItemGraph
 from hushrec.common.scorer import LMScorer
 from hushrec.common.scoring import ScoringChoices
+from hushrec.common.settings import ModelConfig
 from hushrec.common.splits import Case
 from hushrec.common.workspace import build_model
 

@@ -10,9 +10,9 @@ import torch
 from transformers import BertConfig, BertModel
 
 from hushrec.common import workspace
-from hushrec.common.config import DataConfig, ModelConfig
 from hushrec.common.datasets import load_dataset
 from hushrec.common.errors import ConfigError
+from hushrec.common.settings import DataConfig, ModelConfig
 from hushrec.common.workspace import build_model, open_dataset, open_split, shared_model, torch_dtype, whitening
 
 CATALOG = load_dataset("synthetic").catalog

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hushrec.common.config import ServerConfig
 from hushrec.common.errors import BundleError
 from hushrec.common.protocol import Arrays
+from hushrec.common.settings import ServerConfig
 from hushrec.server.optimizer import ServerOptimizer
 
 CORE, HEAD = "encoder.layer.core", "mix.weight"

@@ -15,8 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hushrec.common.budget import most_participations
-from hushrec.common.config import ServerConfig
 from hushrec.common.protocol import CODES, ERROR_CODE, Arrays, Update, pack, read_train, reply, unpack
+from hushrec.common.settings import ServerConfig
 from hushrec.server.optimizer import ServerOptimizer
 from hushrec.server.strategy import AdapterStrategy, choose_nodes
 from hushrec.simulations.grid import InProcessGrid
