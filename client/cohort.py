@@ -16,10 +16,11 @@ from hushrec.client.charging import Receipts, charge
 from hushrec.client.gradients import RoundTexts
 from hushrec.client.popularity import popularity_counts
 from hushrec.client.statistics import co_occurrence
-from hushrec.client.store import Store, open_model, open_store
+from hushrec.client.store import Store, in_round, open_model, open_store
 from hushrec.client.training import train_cohort
 from hushrec.common.budget import is_private, noise_on_server, popularity_events, statistics_events, training_event
 from hushrec.common.config import RunConfig
+from hushrec.common.continual_split import model_in_round
 from hushrec.common.errors import HushrecError, PrivacyError, ProtocolError
 from hushrec.common.privacy import PrivacyEvent
 from hushrec.common.protocol import Field, TrainRequest, Update, read_query, read_train, refusal, reply, reply_sha256
@@ -59,10 +60,11 @@ def answer_train(messages: Sequence[Message], contexts: Sequence[Context]) -> li
     request = _common_request(members, model)
     if request is None:
         return _answers(members)
-    asked, texts = request, RoundTexts(model)
+    model = model_in_round(model, config, request.server_round)
+    asked, texts = request, RoundTexts(model, request.seed)
 
     def compute(stores: Sequence[Store]) -> list[Update]:
-        return train_cohort(model, asked, stores, config, texts)
+        return train_cohort(model, asked, [in_round(one, config, asked.server_round) for one in stores], config, texts)
 
     event = training_event(config) if _pays(config) else None
     _work(members, compute, event, request.server_round, config)
@@ -85,6 +87,7 @@ def answer_query(messages: Sequence[Message], contexts: Sequence[Context]) -> li
     members = _open(messages, contexts, config)
 
     def compute(stores: Sequence[Store]) -> list[Update]:
+        stores = [in_round(store, config, RELEASE_ROUND) for store in stores]
         if release == "popularity":
             return popularity_counts(stores, items, config.privacy)
         return co_occurrence(model, log_popularity, stores, config)

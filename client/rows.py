@@ -26,10 +26,13 @@ class Row:
     Attributes:
         key: identity of the unit (slot number or user key); keys its random draws, never leaves the client.
         items: int32 (n,), oldest first.
+        profile: float32 (width,) the user's encoded profile text, where the unit is the whole user and profiles are
+            fused; None: not read.
     """
 
     key: str
     items: NDArray[np.int32]
+    profile: NDArray[np.float32] | None = None
 
 
 def device_rows(history: History, span: str, max_records: int) -> tuple[Row, ...]:
@@ -48,9 +51,12 @@ def device_rows(history: History, span: str, max_records: int) -> tuple[Row, ...
     return tuple(Row(f"slot-{slot}", history.items[slots == slot]) for slot in np.unique(slots).tolist())
 
 
-def user_rows(keys: Sequence[str], histories: Sequence[History]) -> tuple[Row, ...]:
-    """One row per user of a silo."""
-    return tuple(Row(key, history.items) for key, history in zip(keys, histories, strict=True))
+def user_rows(
+    keys: Sequence[str], histories: Sequence[History], profiles: Sequence[NDArray[np.float32] | None] | None = None
+) -> tuple[Row, ...]:
+    """One row per user, with the user's encoded profile where profiles are read."""
+    found = zip(keys, histories, profiles or [None] * len(keys), strict=True)
+    return tuple(Row(key, history.items, profile) for key, history, profile in found)
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,12 +68,14 @@ class RoundInputs:
         mask: float32 (rows, w).
         negatives: int64 (rows, n) catalogue positions.
         twins: bool (rows, n), True where a negative is in the row's window.
+        profiles: float32 (rows, width), zeros where a row has none; None where no row has one.
     """
 
     windows: NDArray[np.int64]
     mask: NDArray[np.float32]
     negatives: NDArray[np.int64]
     twins: NDArray[np.bool_]
+    profiles: NDArray[np.float32] | None = None
 
 
 def row_rng(seed: int, *parts: str) -> np.random.Generator:
@@ -112,4 +120,12 @@ def draw_inputs(
         windows[number, : len(read)], mask[number, : len(read)] = read, 1.0
         drawn[number] = common if shared else candidates[rng.choice(items, count, replace=False)]
         twins[number] = np.isin(drawn[number], read)
-    return RoundInputs(windows, mask, drawn, twins)
+    return RoundInputs(windows, mask, drawn, twins, _profiles([row for _, row in rows]))
+
+
+def _profiles(rows: Sequence[Row]) -> NDArray[np.float32] | None:
+    known = [row.profile for row in rows if row.profile is not None]
+    if not known:
+        return None
+    nothing = np.zeros_like(known[0])
+    return np.stack([nothing if row.profile is None else row.profile for row in rows])

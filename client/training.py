@@ -15,7 +15,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hushrec.client.gradients import Batch, RoundTexts, batch_losses, round_inputs, row_gradients
+from hushrec.client.click_losses import round_pairs, summed_click_losses
+from hushrec.client.gradients import (
+    Batch,
+    RoundTexts,
+    batch_losses,
+    dropped_out,
+    round_inputs,
+    round_variants,
+    row_gradients,
+)
 from hushrec.client.private import NoisedSum
 from hushrec.client.rows import row_rng
 from hushrec.client.store import Store
@@ -67,7 +76,7 @@ def _many_steps(model: Model, request: TrainRequest, store: Store, config: RunCo
 
 
 def _clear_sum(model: Model, request: TrainRequest, stores: Sequence[Store], config: RunConfig) -> Arrays:
-    """Sum over clients of -learning_rate x the gradient of the client's mean row loss, by one backward pass."""
+    """Sum over clients of -learning_rate x the gradient of the client's mean row loss."""
     rows = [(store.client, row) for store in stores for row in store.rows]
     recommender = model.recommender
     recommender.zero_grad(set_to_none=True)
@@ -75,12 +84,16 @@ def _clear_sum(model: Model, request: TrainRequest, stores: Sequence[Store], con
         weights = torch.tensor([1.0 / len(store.rows) for store in stores for _ in store.rows])
         batch = Batch.of(round_inputs(model, request, rows, config))
         distinct, position = torch.unique(batch.index, return_inverse=True)
-        encoded = recommender.encoder.encode(model.prefix, distinct)  # each text once, whoever asked for it
+        encoded = _encode_once(model, distinct, request.seed)
+        encoded = dropped_out(encoded, distinct, len(model.prefix), request.seed, config.train.dropout)
         # Projected before they are spread over the rows: a vector of head_dim numbers instead of the encoder's width.
-        users = recommender.user_vectors(encoded)[position[:, : batch.mask.shape[1]]]
-        items = recommender.item_vectors(encoded)[position]
+        users = recommender.user_vectors(encoded, distinct)[position[:, : batch.mask.shape[1]]]
+        items = recommender.item_vectors(encoded, distinct)[position]
         losses = batch_losses(model, users, items, batch, torch.from_numpy(request.log_popularity), config)
         torch.autograd.backward((losses * weights.to(losses.device)).sum())
+        if (pairs := round_pairs(model, request, rows, config)) is not None:
+            for chosen, clicks in summed_click_losses(model, pairs):
+                torch.autograd.backward(config.train.click_weight * (clicks * weights[chosen].to(clicks.device)).sum())
     lr = config.train.learning_rate
     update: Arrays = {}
     for name, parameter in recommender.trained():
@@ -88,6 +101,13 @@ def _clear_sum(model: Model, request: TrainRequest, stores: Sequence[Store], con
         update[name] = (-lr * gradient).cpu().numpy()
     recommender.zero_grad(set_to_none=True)
     return update
+
+
+def _encode_once(model: Model, items: Tensor, seed: int) -> Tensor:
+    """(k, width) of the texts that stand for `items` in the round, each once, whoever asked for it."""
+    if model.variants is None:
+        return model.recommender.encoder.encode(model.prefix, items)
+    return model.recommender.encoder.encode(model.variants, round_variants(model, seed, items))
 
 
 def _bare_updates(

@@ -5,6 +5,7 @@ It holds no format of its own: each importer is a module beside this one.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -12,11 +13,12 @@ from pathlib import Path
 
 import numpy as np
 
+from hushrec.common.amazon import read_amazon
 from hushrec.common.csv_import import read_csv_source
 from hushrec.common.errors import ConfigError
 from hushrec.common.interaction_log import build_dataset
 from hushrec.common.interactions import Dataset
-from hushrec.common.movielens import read_movielens, read_movielens_implicit, read_movielens_small
+from hushrec.common.movielens import FOLDER_VARIABLE, read_movielens, read_movielens_implicit, read_movielens_small
 from hushrec.common.recbole import Source, read_recbole
 from hushrec.common.synthetic import synthetic_source
 
@@ -42,6 +44,7 @@ DATASETS: dict[str, DatasetEntry] = {
         DatasetEntry("movielens-1m", "6,040 users, 3,883 films; from a folder or downloaded from GroupLens"),
         DatasetEntry("movielens-1m-implicit", "the same 1,000,209 pairs without times and ratings; from a folder"),
         DatasetEntry("recbole", "any folder of RecBole atomic files (NAME.inter, NAME.item, NAME.user)", True),
+        DatasetEntry("amazon", "Amazon reviews as published (NAME.json.gz and meta_NAME.json.gz)", True),
         DatasetEntry("csv", "interactions.csv, items.csv and users.csv with a column map", True),
     )
 }
@@ -61,7 +64,8 @@ def load_dataset(
 
     Args:
         name: a key of DATASETS.
-        folder: where the files are; needed for "recbole" and "csv", optional for the MovieLens sets but the small one.
+        folder: where the files are; needed for "recbole", "amazon" and "csv", optional for the MovieLens sets but the
+            small one. What is not found here is looked for below $HUSHREC_DATA.
         tie_seed: orders interactions with equal times, and chooses the users of `max_users`.
         columns: column map for "csv", such as "user=uid,item=sku,time=ts" (see csv_import.py).
         max_users: keep a seeded subset of this many users; 0 = all.
@@ -80,7 +84,7 @@ def load_dataset(
         raise ConfigError(f"data set {name!r} takes no folder, got {folder!r}")
     if columns and name != "csv":
         raise ConfigError(f"only data set 'csv' takes columns, got {columns!r} with {name!r}")
-    full_name, (catalog, log, profiles) = _sources(folder, columns)[name]()
+    full_name, (catalog, log, profiles) = _sources(data_folder(folder), columns)[name]()
     return build_dataset(
         full_name,
         catalog,
@@ -91,6 +95,13 @@ def load_dataset(
         min_rating=min_rating,
         id_key=id_key or (_SYNTHETIC_KEY if name == "synthetic" else b""),
     )
+
+
+def data_folder(folder: str) -> str:
+    """The folder as given, its "~" expanded, or the one of this name below $HUSHREC_DATA where only that is there."""
+    path, root = Path(folder).expanduser(), os.environ.get(FOLDER_VARIABLE, "")
+    below = Path(root).expanduser() / path
+    return str(below) if folder and root and not path.exists() and below.is_dir() else os.path.expanduser(folder)
 
 
 def describe(dataset: Dataset) -> list[tuple[str, str]]:
@@ -116,6 +127,9 @@ def describe(dataset: Dataset) -> list[tuple[str, str]]:
         ("unknown years", f"{int((dataset.catalog.years < 0).sum()):,} items"),
         ("profiles", f"{profiles:,} users"),
     ]
+    if dataset.reviews:
+        written = sum(bool(text) for texts in dataset.reviews for text in texts)
+        lines.append(("reviews", f"{written:,} texts of {sum(map(any, dataset.reviews)):,} users"))
     return lines + [("import", line) for line in dataset.report.lines()]
 
 
@@ -132,6 +146,7 @@ def _sources(folder: str, columns: str) -> dict[str, Callable[[], tuple[str, Sou
         "movielens-1m": lambda: ("movielens-1m", read_movielens("movielens-1m", folder)),
         "movielens-1m-implicit": lambda: ("movielens-1m-implicit", read_movielens_implicit(folder)),
         "recbole": recbole,
+        "amazon": lambda: read_amazon(Path(folder).expanduser()),
         "csv": lambda: ("csv", read_csv_source(folder, columns)),
     }
 

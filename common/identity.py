@@ -28,6 +28,18 @@ _URL = re.compile(
 )
 _YEARS = re.compile(r"(?:1[89]|20)\d\d(?:[\s/-]+(?:1[89]|20)\d\d)+")  # "1990-1995" is no telephone number
 _PHONE = re.compile(r"(?<![\w.])(?:\+|\(|00)?\d(?:[\s()./-]{0,2}\d){6,14}(?!\w)")
+_CARD = re.compile(r"(?<![\w.])\d(?:[ -]?\d){12,18}(?!\w)")
+# Bank accounts (IBAN), and keys and vouchers such as ABCD-12EF34-GHIJ.
+_CODE = re.compile(
+    r"\b[A-Z]{2}\d{2}(?: ?[A-Z0-9]{4}){3,7}(?: ?[A-Z0-9]{1,3})?\b"
+    r"|\b(?=[A-Z-]*\d)(?=[\d-]*[A-Z])[A-Z0-9]{4,6}(?:-[A-Z0-9]{4,6}){2,}\b"
+)
+_HANDLE = re.compile(r"(?<![\w@/])@\w{2,}")
+_STREET_WORDS = "Street|St|Avenue|Ave|Road|Rd|Boulevard|Blvd|Lane|Ln|Drive|Dr|Court|Ct|Square|Highway|Hwy|Terrace"
+_ADDRESS = re.compile(
+    rf"\b\d{{1,5}}[A-Za-z]?\s+(?:[A-Z][\w'’.-]*\s+){{1,3}}(?:{_STREET_WORDS})\b"
+    r"|\b[A-ZÄÖÜ][\w-]*(?:straße|strasse|str\.|weg|platz|allee|gasse)\s+\d{1,4}[a-z]?\b"
+)
 
 
 def hash_user_ids(raw_ids: Iterable[str], key: bytes) -> tuple[str, ...]:
@@ -85,12 +97,18 @@ def load_id_key() -> bytes:
 
 
 def mask_text(text: str) -> str:
-    """Replace e-mail addresses, URLs and phone numbers by [email], [link] and [phone], and trim white space.
+    """Replace personal data that a pattern can find by [email], [link], [handle], [code], [number], [phone], [address].
 
-    It knows no names and no postal addresses; those stay.
+    White space is trimmed. It knows no names. Of postal addresses it finds "12 Some Street" and "Somestraße 12" only:
+    no post box, no town, nothing without a house number; and a title such as "21 Jump Street" is masked as well.
+    Masking a masked text changes nothing.
     """
     text = _EMAIL.sub("[email]", text)
     text = _URL.sub("[link]", text)
+    text = _HANDLE.sub("[handle]", text)
+    text = _ADDRESS.sub("[address]", text)
+    text = _CODE.sub("[code]", text)
+    text = _CARD.sub(lambda match: match[0] if _YEARS.fullmatch(match[0]) else "[number]", text)
     text = _PHONE.sub(lambda match: match[0] if _YEARS.fullmatch(match[0]) else "[phone]", text)
     return " ".join(text.split())
 

@@ -5,7 +5,7 @@ It reads no file and knows no format; the importers hand it columns.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -35,6 +35,7 @@ class InteractionLog:
         time_unit: what `times` counts.
         other_users: ids known to the source (its user file) that may have no interaction.
         notes, dropped_items: handed on to the report.
+        reviews: one text per row, "" where there is none; empty if the source has none.
     """
 
     user_ids: tuple[str, ...]
@@ -47,6 +48,7 @@ class InteractionLog:
     other_users: frozenset[str] = frozenset()
     notes: tuple[str, ...] = ()
     dropped_items: Mapping[str, int] | None = None
+    reviews: Sequence[str] = ()
 
 
 def build_dataset(
@@ -95,6 +97,7 @@ def build_dataset(
         has_times=log.times is not None,
         report=_report(catalog, log, dropped, len(users), len(order)),
         time_unit="none" if log.times is None else log.time_unit,
+        reviews=_reviews(log, order, starts),
     )
 
 
@@ -175,6 +178,15 @@ def _histories(
     ends = np.r_[starts[1:], len(order)]
     whole = History(ordered, times, ratings)
     return tuple(whole.take(slice(start, end)) for start, end in zip(starts.tolist(), ends.tolist(), strict=True))
+
+
+def _reviews(log: InteractionLog, order: NDArray[np.intp], starts: NDArray[np.intp]) -> tuple[tuple[str, ...], ...]:
+    """The masked texts, cut as the histories are; of a repeated pair only the text that came with the kept row."""
+    if not any(log.reviews):
+        return ()
+    masked = [mask_text(log.reviews[row]) for row in order.tolist()]
+    ends = np.r_[starts[1:], len(order)]
+    return tuple(tuple(masked[start:end]) for start, end in zip(starts.tolist(), ends.tolist(), strict=True))
 
 
 def _report(

@@ -85,6 +85,8 @@ class Dataset:
         profiles: masked free text, "" where the data has none.
         has_times: False = the order within a user is a seeded random order and all times are 0.
         time_unit: "seconds"; "position" where the source gives only an order; "none" without either.
+        reviews: per user, the masked text written with each interaction, aligned with the history, "" where there is
+            none; empty where the source has no such texts. Private like a history, and no part of a record.
     """
 
     name: str
@@ -95,6 +97,7 @@ class Dataset:
     has_times: bool
     report: ImportReport
     time_unit: TimeUnit = "seconds"
+    reviews: tuple[tuple[str, ...], ...] = ()
 
     def __len__(self) -> int:
         return len(self.user_keys)

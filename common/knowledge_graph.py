@@ -28,8 +28,8 @@ def read_item_entities(folder: Path, catalog: Catalog) -> list[tuple[str, ...]]:
     triples, links = (found.with_suffix(suffix) if found else folder / f"NAME{suffix}" for suffix in (".kg", ".link"))
     if not triples.is_file() or not links.is_file():
         raise DataError(
-            f'{folder}: expected {triples.name} and {links.name} beside the atomic files, which model.graph = "kg" and '
-            '"all" read; add them, or set model.graph to "attributes" or "text"'
+            f'{folder}: expected {triples.name} and {links.name} beside the atomic files, which "kg" and "all" of '
+            'model.graph and server.warm-start read; add them, or choose "attributes" or "text"'
         )
     table = read_atomic(links, ("item_id", "entity_id"))
     entity_of = dict(zip(table.cells("item_id"), table.cells("entity_id"), strict=True))

@@ -328,5 +328,6 @@ class _Rows(torch.autograd.Function):
     def backward(ctx: Any, slopes: Tensor) -> tuple[None, ...]:
         stack, encoded, index, wanted = ctx.given
         for parameter, gradients in stack.backward(encoded, index, wanted, slopes).items():
-            parameter.grad_sample = gradients
+            known = getattr(parameter, "grad_sample", None)  # of another reading of the same rows
+            parameter.grad_sample = gradients if known is None else known + gradients
         return (None,) * 5

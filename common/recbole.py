@@ -21,6 +21,7 @@ _TYPES = {"token", "token_seq", "float", "float_seq"}
 _TITLES = ("title", "movie_title", "item_name", "name", "entity_name")
 _YEARS = ("release_year", "year", "release_date", "movie_year")
 _GENRES = ("genres", "genre", "class", "categories", "category", "tags", "brand")
+_REVIEWS = ("review", "review_text", "review_body")
 _REPEATED_ITEM = "same item row again"
 
 Source = tuple[Catalog, InteractionLog, dict[str, str]]
@@ -39,7 +40,7 @@ def read_recbole(folder: Path, *, reorder_articles: bool = False) -> tuple[str, 
     """Read a folder of atomic files.
 
     Item text is made of the first title-like, year-like and genre-like column of NAME.item. Order within a user
-    comes from `timestamp`, else `seq_order`, else there is none.
+    comes from `timestamp`, else `seq_order`, else there is none. A column `review` is the user's own text.
 
     Args:
         folder: holds NAME.inter and NAME.item, optionally NAME.user.
@@ -113,6 +114,7 @@ def _read_interactions(path: Path) -> InteractionLog:
         item_codes,
         times=None,
         ratings=table.numbers("rating").astype(np.float32) if "rating" in table.columns else None,
+        reviews=next((table.cells(name) for name in _REVIEWS if name in table.columns), ()),
     )
     if "timestamp" in table.columns:
         times, notes = table.times("timestamp")

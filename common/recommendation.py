@@ -11,14 +11,16 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from hushrec.common.calibration import calibrated, popularity_groups
 from hushrec.common.catalog import Catalog
 from hushrec.common.constraints import Constraints
 from hushrec.common.errors import ConfigError
+from hushrec.common.reranking import RERANKED, Reranker
 from hushrec.common.rules import AppliedRules
 from hushrec.common.scoring import SHORT_HISTORY, Floats32, VectorScorer
 
 # What a person asks for now says more than what she once did, and that more than how she describes herself.
-HISTORY_WEIGHT, PROFILE_WEIGHT, QUERY_WEIGHT = 1.0, 0.5, 2.0
+HISTORY_WEIGHT, PROFILE_WEIGHT, INTEREST_WEIGHT, QUERY_WEIGHT = 1.0, 0.5, 0.5, 2.0
 MOST_REASONS = 2
 SECOND_REASON = 0.8  # a second history item is named where it is at least this near, relative to the nearest
 RELATED = 0.25  # cosine below which a history item is no reason beside a text; unrelated items have about 0 +- 0.12
@@ -26,17 +28,20 @@ RELATED = 0.25  # cosine below which a history item is no reason beside a text; 
 
 @dataclass(frozen=True, eq=False)
 class ReadText:
-    """A text that the person typed.
+    """A text that the person typed, or the interests that her file holds.
 
     Attributes:
         text: as typed, what was understood of it included; named in the reasons.
-        weight: PROFILE_WEIGHT or QUERY_WEIGHT.
-        vector: float32 (dim,), of `VectorScorer.project`; of a query, of the words that were not understood.
+        weight: PROFILE_WEIGHT, INTEREST_WEIGHT or QUERY_WEIGHT.
+        vector: float32 (dim,), of `VectorScorer.project`; of a query, of the words that were not understood; of
+            interests, their mean, dislikes subtracted.
+        likes: of interests, the liked phrases with weight x unit vector: the one that adds most is the reason.
     """
 
     text: str
     weight: float
     vector: Floats32
+    likes: tuple[tuple[str, Floats32], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -47,7 +52,7 @@ class Recommendation:
         rank: from 1.
         year: -1 where unknown.
         score: comparable within one answer only.
-        reasons: "because of TITLE", "matches: TEXT" or "popular"; never empty.
+        reasons: "because of TITLE", "matches: TEXT", "your interest in PHRASE" or "popular"; never empty.
         because: ids of the history items that the reasons name, the strongest first.
     """
 
@@ -97,6 +102,7 @@ def recommend_items(
     discovery: float,
     constraints: Constraints | None = None,
     rules: AppliedRules | None = None,
+    rerank: Reranker | None = None,
 ) -> Answer:
     """The n best items that are not in the history; with nothing given, the most popular.
 
@@ -107,6 +113,7 @@ def recommend_items(
         constraints: must hold; where no item satisfies them they are given up in the order of `Constraints.relaxed`,
             and the note says so.
         rules: always hold, even where nothing is left.
+        rerank: re-orders the first candidates, where a language model is at hand (click_scorer.py); devices have none.
     Guarantees:
         - no item of the history, and none that a rule excludes, is recommended.
     Raises:
@@ -132,6 +139,12 @@ def recommend_items(
         scores = scorer.score_vectors(_user_vector(scorer, history, texts)[None], np.array([known]))[0]
     if rules is not None and rules.boost.any() and allowed.any():
         scores += (rules.boost * float(scores[allowed].std())).astype(np.float32)
+    if rerank is not None and not alone:
+        first = np.array(_best(np.where(allowed, scores, -np.inf), min(RERANKED, int(allowed.sum()))), dtype=np.int64)
+        scores[first] = rerank(first, scores[first])
+    if scorer.choices.calibration and len(history) and not texts and not discovery:  # what is asked for goes first
+        groups = popularity_groups(scorer.prior)
+        scores = calibrated(scores[None], [history], groups, scorer.choices.calibration, allowed)[0]
     scores[~allowed] = -np.inf
     order = _best(scores, min(n, int(allowed.sum())))
     named = [[] for _ in order] if alone else _named(scorer, history, texts, order)
@@ -204,10 +217,17 @@ def _reasons(
 ) -> tuple[str, ...]:
     """Why an item is there, texts first: those that its vector is near to, and the history items that are named."""
     vector = scorer.rows(np.array([item]))[0]
-    found = [f"matches: {text.text}" for text in texts if float(text.vector @ vector) > 0]
+    found = [_matched(text, vector) for text in texts if float(text.vector @ vector) > 0]
     if because:
         found.append("because of " + " and ".join(catalog.titles[other] for other in because))
     return tuple(found) or ("popular",)
+
+
+def _matched(text: ReadText, vector: Floats32) -> str:
+    """The reason that a text is, for an item with this vector."""
+    if not text.likes:
+        return f"matches: {text.text}"
+    return f"your interest in {max(text.likes, key=lambda like: float(like[1] @ vector))[0]}"
 
 
 def _unit(vectors: Floats32) -> Floats32:

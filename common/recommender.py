@@ -37,6 +37,16 @@ class Recommender(nn.Module):
             per direction, a matrix, or nothing. Its offset is what is said about a user of whom nothing is known: the
             popular direction of the text space, learned without a count per item.
         mix: two numbers, (scale, beta).
+        item_map: (features) -> (head_dim), added to an item's vector as it is ranked; None without item features.
+        item_residual: (items, head_dim), added to an item's vector as it is ranked and as part of a history; None
+            without. Items that never train keep the zeros it starts with.
+        profile_head: (width) -> (head_dim), what a user's profile text adds to the user's vector; None without.
+        click_head: (width) -> one logit, of a user and a candidate read together (click_model.py); None without.
+    All of these start at zero, so that training starts at the untrained recommender.
+
+    Args:
+        features: float32 (items, features) of item_features.py; None leaves `item_map` out.
+        residual_items: number of items of `item_residual`; 0 leaves it out.
     """
 
     def __init__(
@@ -48,6 +58,10 @@ class Recommender(nn.Module):
         train_mix: bool,
         head_core: str = "none",
         head_offset: bool = True,
+        features: np.ndarray | None = None,
+        residual_items: int = 0,
+        profiles: bool = False,
+        click: bool = False,
     ) -> None:
         super().__init__()
         self.encoder = encoder
@@ -64,15 +78,54 @@ class Recommender(nn.Module):
         if head_core != "none":
             self.user_core.get_parameter("bias").requires_grad_(head_offset)
         self.mix = nn.Linear(2, 1, bias=False).requires_grad_(train_mix)
+        self.item_map: nn.Linear | None = None
+        self.item_residual: nn.Embedding | None = None
+        self.profile_head: nn.Linear | None = None
+        self.click_head: nn.Linear | None = None
+        if features is not None:
+            self.register_buffer("features", torch.from_numpy(features))
+            self.item_map = nn.Linear(features.shape[1], head_dim, bias=False)
+            nn.init.zeros_(self.item_map.weight)
+        if residual_items:
+            self.item_residual = nn.Embedding(residual_items, head_dim)
+            nn.init.zeros_(self.item_residual.weight)
+        if profiles:
+            self.profile_head = nn.Linear(encoder.width, head_dim, bias=False)
+            nn.init.zeros_(self.profile_head.weight)
+        if click:
+            self.click_head = nn.Linear(encoder.width, 1)
+            nn.init.zeros_(self.click_head.weight)
+            nn.init.zeros_(self.click_head.bias)
 
-    def item_vectors(self, encoded: Tensor) -> Tensor:
-        """(..., width) encoded texts -> (..., head_dim)."""
+    def item_vectors(self, encoded: Tensor, index: Tensor | None = None) -> Tensor:
+        """(..., width) encoded texts and (...) their catalogue positions -> (..., head_dim).
+
+        Args:
+            index: None for texts that are not in the catalogue: they have neither features nor a residual.
+        """
         vectors: Tensor = self.item_head(encoded - self.center)
+        if index is not None and self.item_map is not None:
+            vectors = vectors + self.item_map(self.get_buffer("features")[index.to(encoded.device)])
+        if index is not None and self.item_residual is not None:
+            vectors = vectors + self.item_residual(index.to(encoded.device))
         return vectors
 
-    def user_vectors(self, encoded: Tensor) -> Tensor:
-        """(..., width) encoded texts -> (..., head_dim): what one history item says about its user."""
+    def user_vectors(self, encoded: Tensor, index: Tensor | None = None) -> Tensor:
+        """As `item_vectors`: what one history item says about its user."""
         vectors: Tensor = self.user_core(self.user_head(encoded - self.center))
+        if index is not None and self.item_residual is not None:
+            vectors = vectors + self.item_residual(index.to(encoded.device))
+        return vectors
+
+    def profile_vectors(self, encoded: Tensor) -> Tensor | None:
+        """(..., width) profile texts as the frozen model encodes them -> (..., head_dim); None without profiles.
+
+        A profile that is not known is a row of zeros, and says nothing.
+        """
+        if self.profile_head is None:
+            return None
+        known = encoded.abs().sum(-1, keepdim=True) > 0
+        vectors: Tensor = self.profile_head((encoded - self.center) * known)
         return vectors
 
     def scores(self, users: Tensor, items: Tensor, log_popularity: Tensor) -> Tensor:

@@ -42,13 +42,19 @@ class LMScorer(VectorScorer):
             recommender.write(adapter)
         with torch.no_grad():
             encoded = recommender.encoder.encode(model.prefix, torch.arange(len(model.prefix)))
-            self.item_vectors = recommender.item_vectors(encoded).cpu().numpy()
+            everything = torch.arange(len(model.prefix))
+            self.item_vectors = recommender.item_vectors(encoded, everything).cpu().numpy()
+            # What items have beside their text, whatever encodes it.
+            self._item_terms = self.item_vectors - recommender.item_vectors(encoded).cpu().numpy()
+            with_residual = recommender.user_vectors(encoded, everything)
+            self._history_terms = (with_residual - recommender.user_vectors(encoded)).cpu().numpy()
             # The offset of the user core does not depend on the history: it is a prior over items, learned from text.
             nothing = torch.zeros(recommender.user_head.out_features, device=encoded.device)
             offset: NDArray[np.float32] = recommender.user_core(nothing).cpu().numpy()
             self._center = recommender.center.cpu().numpy().copy()
             self._head = (recommender.user_core(recommender.user_head.weight.T).cpu().numpy() - offset).T.copy()
-            self.history_vectors = self.project(encoded.cpu().numpy())
+            self.history_vectors = self.project(encoded.cpu().numpy()) + self._history_terms
+            self._fused = None if model.profiles is None else fused_profiles(model, model.profiles)
             item_head = recommender.item_head.weight.cpu().numpy().copy()
         self._new_items = np.zeros(len(model.prefix), dtype=np.bool_)
         if model.training_items is not None:
@@ -82,7 +88,8 @@ class LMScorer(VectorScorer):
     def with_encoded(self, encoded: NDArray[np.float32]) -> LMScorer:
         """The same heads over other vectors (items, width) of the same texts, such as a quantised encoder's."""
         other = self.with_choices(self.choices)
-        other.item_vectors, other.history_vectors = self.heads.item_vectors(encoded), self.project(encoded)
+        other.item_vectors = self.heads.item_vectors(encoded) + self._item_terms
+        other.history_vectors = self.project(encoded) + self._history_terms
         other.prior = self.heads.prior(other.item_vectors, self.log_popularity)
         return other if self._graph is None else other.with_graph(self._graph, self.choices.graph_weight)
 
@@ -90,7 +97,7 @@ class LMScorer(VectorScorer):
         self, encoded: NDArray[np.float32], center: NDArray[np.float32], head: NDArray[np.float32]
     ) -> None:
         """Replace both heads by one fixed map, (items, width) texts -> (items, dim): the frozen controls' way in."""
-        self._center, self._head = center, head
+        self._center, self._head, self._fused = center, head, None
         self.item_vectors = self.history_vectors = self.project(encoded)
 
     @property
@@ -110,7 +117,23 @@ class LMScorer(VectorScorer):
 
     def _users(self, cases: Sequence[Case]) -> NDArray[np.float32]:
         users = [self.pooled(case.history.items, self._profiles.get(case.user)) for case in cases]
-        return np.array(users, dtype=np.float32).reshape(len(users), self.item_vectors.shape[1])
+        vectors = np.array(users, dtype=np.float32).reshape(len(users), self.item_vectors.shape[1])
+        return vectors if self._fused is None else vectors + self._fused[[case.user for case in cases]]
+
+
+@torch.no_grad()
+def fused_profiles(model: Model, encoded: NDArray[np.float32]) -> NDArray[np.float32]:
+    """What profile texts add to user vectors, at the adapter that the model holds.
+
+    Args:
+        encoded: (users, width), of workspace.encode_profiles.
+    Returns:
+        float32 (users, dim); zeros where nothing is known.
+    """
+    found = model.recommender.profile_vectors(torch.from_numpy(encoded).to(model.recommender.center.device))
+    assert found is not None  # the model was built with model.profiles
+    vectors: NDArray[np.float32] = found.cpu().numpy()
+    return vectors
 
 
 def _over(graph: ItemGraph, vectors: NDArray[np.float32], weight: float) -> NDArray[np.float32]:
@@ -121,6 +144,9 @@ def _over(graph: ItemGraph, vectors: NDArray[np.float32], weight: float) -> NDAr
 
 
 POPULARITY_WEIGHTS = (0.0, 0.1, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0)
+# Of a user of one or five items little more than popularity is known; without the larger weights validation stops at
+# the end of the grid, and new users are served worse than by popularity alone. 0 would leave nothing for an empty one.
+SHORT_POPULARITY_WEIGHTS = (*POPULARITY_WEIGHTS[1:], 5.0, 8.0, 12.0, 20.0, 50.0)
 
 
 def validated_grid(base: ScoringChoices) -> list[ScoringChoices]:
@@ -138,5 +164,5 @@ def new_item_grid(base: ScoringChoices) -> list[ScoringChoices]:
 
 
 def short_history_grid(base: ScoringChoices) -> list[ScoringChoices]:
-    """The popularity weights that are tried for users of short history; 0 would leave nothing for an empty one."""
-    return [replace(base, short_popularity_weight=weight) for weight in POPULARITY_WEIGHTS if weight > 0]
+    """The popularity weights that are tried for users of short history."""
+    return [replace(base, short_popularity_weight=weight) for weight in SHORT_POPULARITY_WEIGHTS]

@@ -30,6 +30,10 @@ class ScoringChoices:
         history_length: newest items of a history that are read.
         profile_weight: strength of a profile text where there is no history yet; 0 ignores it.
         graph_weight: of each further hop when vectors are averaged over the public item graph; 0 = no graph.
+        click_weight: of the click model's logit beside the score, over the first candidates (click_scorer.py); 0: the
+            ranking of the vectors, which is all that a device without torch has.
+        profile_click_weight: the same where there is no history and a profile text is read instead.
+        calibration: how strongly a list follows the popularity mix of the history (calibration.py); set, not validated.
     """
 
     recency_decay: float = 0.9
@@ -39,6 +43,9 @@ class ScoringChoices:
     history_length: int = 50
     profile_weight: float = 0.0
     graph_weight: float = 0.0
+    click_weight: float = 0.0
+    profile_click_weight: float = 0.0
+    calibration: float = 0.0
 
 
 @dataclass(frozen=True, eq=False)

@@ -15,12 +15,15 @@ from hushrec.common.config_checks import ROLES
 class DataConfig:
     """What is recommended to whom."""
 
-    name: str = "movielens-small"  # movielens-small, movielens-100k, movielens-1m, synthetic, recbole, csv
+    name: str = "movielens-small"  # movielens-small, movielens-100k, movielens-1m, synthetic, recbole, amazon, csv
     folder: str = ""  # where the files are; empty: $HUSHREC_DATA, the package or a checked download
     columns: str = ""  # csv only: "user=uid,item=sku,time=ts,title=name,genres=tags"
     max_users: int = 0  # keep a seeded subset; 0: all
     protocol: Literal["joint", "p1", "p2", "p3"] = "joint"
     seed: int = 42  # of the split and of ties in time
+    # Continual training: dates (UTC) at which time windows end, the last one with the data; the rounds are divided over
+    # the windows, and in a window a client trains on what it has by its end. Empty: everything from round 1.
+    window_ends: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -49,10 +52,22 @@ class ModelConfig:
     train_mix: bool = True
     recency_decay: float = 0.9  # weight per step back in a history, while training
     history_length: int = 50  # items of a history that are read when recommending
+    # What an item's genres and decade say beside its text, by a trained map added to its vector.
+    item_features: bool = False
+    # What a user's profile text says, by a trained map added to the user's vector at any length of history.
+    profiles: bool = False
+    # A trained vector per item, beside its text: what behaviour alone tells. Its size grows with the catalogue.
+    item_residual: bool = False
+    augmentation: int = 0  # public variants of every item text that training reads in turn with the text itself
+    # A head for the click model: user and candidate read together, to re-rank what the vectors rank first.
+    click: bool = False
+    click_history: int = 5  # newest items of a history that it reads beside a candidate
     # The public graph over which item vectors are averaged after training; how strongly is validated.
     graph: Literal["none", "attributes", "text", "kg", "all"] = "none"
     graph_hops: int = 2
     graph_neighbors: int = 10  # edges every item asks for
+    # Layers of a small encoder that is taught the trained one's vectors after training, on public texts; 0: none.
+    student_layers: int = 0
 
 
 @dataclass(frozen=True)
@@ -65,6 +80,14 @@ class TrainConfig:
     local_steps: int = 1
     learning_rate: float = 1.0  # of the local SGD steps
     proximal: float = 0.0  # FedProx term
+    click_weight: float = 1.0  # of the click model's loss beside the ranking loss, where model.click is on
+    click_negatives: int = 4  # pairs of a record that are no click, with public items
+    dropout: float = 0.0  # share of the encoder's outputs that a round leaves out, by public chance
+    contrast: float = 0.0  # weight of telling the two halves of one record from public items
+    adversarial: float = 0.0  # length of the worst-case perturbation of vectors, as a share of their own; 0: none
+    # Debiasing: a target's loss is divided by its released popularity to this power, by at most the cap either way.
+    propensity_power: float = 0.0
+    propensity_cap: float = 10.0
 
 
 @dataclass(frozen=True)
@@ -88,10 +111,17 @@ class ServerConfig:
     head_learning_rate: float = 5e-3
     momentum: float = 0.9  # fedavgm; beta_1 of fedadam
     second_momentum: float = 0.99  # beta_2 of fedadam
+    snapshots: int = 0  # adapters of the last half of the rounds that are kept, for an ensemble; 0: none
     averaging: float = 0.0  # weight of the running mean of iterates that is evaluated and shipped; 0: the last iterate
     schedule: Literal["constant", "linear", "cosine"] = "constant"  # of both rates, down to 0 at the last round
     warmup_rounds: int = 0  # rounds over which both rates first rise linearly
     weight_decay: float = 0.0  # share of the adapters in the encoder that a step of rate 1 takes away
+    anchor: float = 0.0  # share of the way back to the adapter of the last window's end that every round takes
+    # Before round 1, on public item texts (two variants of one text) or the public item graph alone: no privacy cost.
+    warm_start: Literal["none", "text", "attributes", "kg", "all"] = "none"
+    warm_start_steps: int = 100
+    warm_start_rate: float = 1e-3  # of Adam, falling to 0
+    warm_start_keep: float = 10.0  # weight of staying near the vectors before training
 
 
 @dataclass(frozen=True)
@@ -118,6 +148,9 @@ class EvaluationConfig:
     """Central evaluation."""
 
     every: int = 5  # rounds between points of the learning curve; 0: only the first and the last
+    calibration: float = 0.0  # how strongly lists follow the popularity mix of the own history, in [0, 1]; 0: not
+    patience: int = 0  # points of the curve without a better one after which training stops; 0: never
+    interests: bool = False  # also evaluate with interests mined from each user's own earlier reviews
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ parts only. No user's data is combined here.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -16,12 +17,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from hushrec.common.adapters import hash_seed
+from hushrec.common.augmentation import text_variants
 from hushrec.common.base_model import BaseModel, load_base_model
 from hushrec.common.catalog import Catalog
-from hushrec.common.datasets import load_dataset
+from hushrec.common.datasets import data_folder, load_dataset
 from hushrec.common.encoder import TextEncoder, fastest_dtype
 from hushrec.common.errors import ConfigError
 from hushrec.common.interactions import Dataset
+from hushrec.common.item_features import item_features
 from hushrec.common.item_graph import ItemGraph, build_item_graph
 from hushrec.common.knowledge_graph import read_item_entities
 from hushrec.common.memory import release_memory
@@ -32,6 +35,7 @@ from hushrec.common.recommender import Recommender
 from hushrec.common.settings import DataConfig, ModelConfig
 from hushrec.common.splits import Split, build_split
 
+VARIANTS_SEED = 0  # public: every participant makes the same variants
 WHITENING_POWER = 0.5  # divides a principal direction by its standard deviation to this power; design.md's control
 
 
@@ -61,6 +65,10 @@ class Model:
         start: float32 (items, head_dim), item vectors of the catalogue before training.
         training_items: int64 catalogue positions that exist while training; None: all. An item that comes later is no
             negative before, or every new item would have been trained to be disliked.
+        variants: states of the catalogue's texts, then of each of its public variants, (1 + variants) * items texts;
+            None: training reads the texts as they are.
+        profiles: float32 (users, width), every user's profile text as the frozen model encodes it, zeros where there
+            is none. A simulation's alone: a device would hold its own row.
     """
 
     config: ModelConfig
@@ -70,6 +78,8 @@ class Model:
     untrained: Arrays
     start: NDArray[np.float32]
     training_items: NDArray[np.int64] | None = None
+    variants: Prefix | None = None
+    profiles: NDArray[np.float32] | None = None
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
@@ -100,14 +110,17 @@ def shared_graph(config: ModelConfig, data: DataConfig) -> ItemGraph | None:
     if config.graph == "none":
         return None
     catalog = open_dataset(data).catalog
-    entities: list[tuple[str, ...]] = []
-    if config.graph in ("kg", "all"):
-        folder = find_release(data.name, data.folder) if data.name in RELEASES else Path(data.folder).expanduser()
-        entities = read_item_entities(folder or Path(data.folder), catalog)
+    entities = catalog_entities(data, catalog) if config.graph in ("kg", "all") else []
     # What the language model says before training: public, and the same whatever was trained.
     vectors = shared_model(config, data).start
     matrix = build_item_graph(config.graph, catalog, vectors, entities, neighbors=config.graph_neighbors)
     return ItemGraph(matrix, config.graph_hops)
+
+
+def catalog_entities(config: DataConfig, catalog: Catalog) -> list[tuple[str, ...]]:
+    """What the data set's knowledge graph has next to each item; see read_item_entities."""
+    folder = find_release(config.name, config.folder) if config.name in RELEASES else Path(data_folder(config.folder))
+    return read_item_entities(folder or Path(config.folder), catalog)
 
 
 def torch_dtype(config: ModelConfig) -> torch.dtype:
@@ -117,9 +130,13 @@ def torch_dtype(config: ModelConfig) -> torch.dtype:
 
 def encode_catalog(config: ModelConfig, catalog: Catalog, progress: Progress | None = None) -> Prefix:
     """The stored states of the catalogue's texts, from disk where an earlier run left them."""
+    return _encode_public(config, catalog.texts, progress)
+
+
+def _encode_public(config: ModelConfig, texts: Sequence[str], progress: Progress | None = None) -> Prefix:
     return build_prefix(
         load_base_model(config.base),
-        catalog.texts,
+        texts,
         top_layers=config.top_layers,
         max_length=config.max_length,
         dtype=torch_dtype(config),
@@ -151,20 +168,58 @@ def build_model(config: ModelConfig, catalog: Catalog) -> Model:
         train_mix=config.train_mix,
         head_core=config.head_core,
         head_offset=config.head_offset,
+        features=item_features(catalog) if config.item_features else None,
+        residual_items=len(catalog) if config.item_residual else 0,
+        profiles=config.profiles,
+        click=config.click,
     )
     recommender.to(device := torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     encoder.device = device
     start = _start(recommender, prefix, config)
     recommender.eval()
     release_memory()  # loading took several times what stays
-    return Model(config, base, prefix, recommender, recommender.read(), start)
+    return Model(
+        config, base, prefix, recommender, recommender.read(), start, variants=encode_variants(config, catalog)
+    )
+
+
+def encode_variants(config: ModelConfig, catalog: Catalog) -> Prefix | None:
+    """States of the texts, then of `model.augmentation` variants of each; None without any."""
+    if not config.augmentation:
+        return None
+    texts = [text for variant in text_variants(catalog, config.augmentation, VARIANTS_SEED) for text in variant]
+    return _encode_public(config, [*catalog.texts, *texts])
 
 
 @lru_cache(maxsize=1)
 def shared_model(config: ModelConfig, data: DataConfig) -> Model:
     """One model per process, for the simulated server and clients that take turns with it."""
-    model = build_model(config, open_dataset(data).catalog)
-    return replace(model, training_items=np.flatnonzero(open_split(data).warm_items))
+    dataset = open_dataset(data)
+    model = replace(build_model(config, dataset.catalog), training_items=np.flatnonzero(open_split(data).warm_items))
+    return replace(model, profiles=encode_profiles(model, dataset.profiles)) if config.profiles else model
+
+
+@torch.no_grad()
+def encode_profiles(model: Model, texts: Sequence[str]) -> NDArray[np.float32]:
+    """Profile texts as the language model encodes them without adapters, whatever was trained; never on disk.
+
+    Args:
+        texts: (users,), "" where nothing is known.
+    Returns:
+        float32 (users, width), rows of norm 1, or of zeros where nothing is known.
+    """
+    known = sorted({text for text in texts if text})
+    vectors = np.zeros((len(texts), model.base.width), dtype=np.float32)
+    if not known:
+        return vectors
+    length, dtype = max(model.config.max_length, 64), torch_dtype(model.config)
+    prefix = build_prefix(model.base, known, top_layers=0, max_length=length, dtype=dtype, cached=False)
+    sums = torch.segment_reduce(prefix.hidden.float(), "mean", lengths=prefix.lengths, axis=0)
+    found = dict(zip(known, torch.nn.functional.normalize(sums, dim=-1).numpy(), strict=True))
+    for row, text in enumerate(texts):
+        if text:
+            vectors[row] = found[text]
+    return vectors
 
 
 @torch.no_grad()

@@ -6,7 +6,7 @@ It never trains or chooses anything: choices look at `ranking.validation_ndcg` o
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, TypedDict
 
 import numpy as np
@@ -34,12 +34,14 @@ class Evaluation:
             and "deciles", HR@10 and the number of users per popularity decile of the target, "1" = most popular tenth.
         per_user: "group/figure" -> (cases,), one value per case, in the same order for every system.
         users: group -> (cases,), the user of each case.
+        lists: the first ten items of every warm case, in the order of `users`; empty without warm cases.
     """
 
     system: str
     figures: dict[str, Any]
     per_user: dict[str, Floats]
     users: dict[str, Ints]
+    lists: list[Ints] = field(default_factory=list)
 
 
 class Comparison(TypedDict):
@@ -84,6 +86,7 @@ def evaluate(
         if group in chosen:
             _record(result, group, values, users, seed)
         if group == "warm":
+            result.lists.extend(lists)
             _record_warm_parts(result, split, values, lists, users, seed, with_tail="tail" in chosen)
     return result
 

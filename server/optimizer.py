@@ -17,7 +17,7 @@ from hushrec.common.protocol import Arrays
 from hushrec.common.settings import ServerConfig
 
 _ADAM_EPSILON = 1e-8
-_SLOTS = ("first", "second", "average")
+_SLOTS = ("first", "second", "average", "anchor", "best")
 
 
 @dataclass
@@ -28,6 +28,9 @@ class ServerOptimizer:
         config: which rule, its rates and momenta.
         rounds: of the whole run, for the schedule.
         steps: taken so far.
+        anchor: the adapter that every step goes back to by `server.anchor`; empty: none. It was released before, so
+            this is post-processing, too.
+        best: the evaluated adapter of the best point of the curve; empty where no early stopping asks for it.
 
     Source: Reddi et al. 2021, arXiv:2003.00295 (FedAdam, with the usual bias correction); FedAvgM: Hsu et al. 2019,
         arXiv:1909.06335. The averaging is post-processing, so it costs no privacy.
@@ -39,6 +42,8 @@ class ServerOptimizer:
     first: Arrays = field(default_factory=dict)
     second: Arrays = field(default_factory=dict)
     average: Arrays = field(default_factory=dict)
+    anchor: Arrays = field(default_factory=dict)
+    best: Arrays = field(default_factory=dict)
 
     def step(self, adapter: Arrays, update: Arrays) -> Arrays:
         """The adapter after one step along `update` (mean of after - before); inputs stay as they are."""
@@ -47,6 +52,8 @@ class ServerOptimizer:
         for name, value in adapter.items():
             change = self._direction(name, update[name]) - self._decay(name) * value
             moved[name] = np.asarray(value + self._rate(name) * change, dtype=np.float32)
+            if self.anchor:
+                moved[name] += np.float32(self.config.anchor) * (self.anchor[name] - moved[name])
         self._follow(moved)
         return moved
 

@@ -10,6 +10,7 @@ import json
 import logging
 import time
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +27,13 @@ from hushrec.common.workspace import Model, open_split, shared_model
 from hushrec.server.central import curve_point
 from hushrec.server.central_privacy import CentralMechanism
 from hushrec.server.checkpoint import Checkpoint, read_checkpoint, write_atomically, write_checkpoint
+from hushrec.server.early_stopping import EarlyStopping, StoppedEarly
 from hushrec.server.optimizer import ServerOptimizer
 from hushrec.server.releases import release_popularity, release_statistics
+from hushrec.server.snapshots import keep_snapshot
 from hushrec.server.strategy import AdapterStrategy, RoundTraffic
+from hushrec.server.warm_start import warm_start
+from hushrec.server.window_adapters import keep_window
 
 ROUNDS = "rounds.jsonl"
 # What may change before a run is resumed; anything else would make its rounds, or its clients, not those of one run.
@@ -67,12 +72,14 @@ def run_rounds(grid: Grid, config: RunConfig) -> Checkpoint:
         central=central,
     )
     recorder = _Recorder(folder, config, model, strategy, checkpoint, len(list(grid.get_node_ids())))
-    strategy.start(
-        grid,
-        pack(checkpoint.adapter, "float32"),
-        num_rounds=max(0, config.federation.rounds - checkpoint.server_round),
-        evaluate_fn=recorder.after_round,
-    )
+    over = recorder.stopping.over(checkpoint.server_round)
+    with suppress(StoppedEarly):
+        strategy.start(
+            grid,
+            pack(checkpoint.adapter, "float32"),
+            num_rounds=0 if over else max(0, config.federation.rounds - checkpoint.server_round),
+            evaluate_fn=recorder.after_round,
+        )
     return recorder.checkpoint
 
 
@@ -90,16 +97,20 @@ def central_mechanism(config: RunConfig) -> CentralMechanism | None:
 
 
 def evaluated_adapter(config: RunConfig, checkpoint: Checkpoint) -> Arrays:
-    """The adapter that is evaluated and shipped: the last iterate, or the running mean where averaging is on."""
+    """The adapter that is evaluated and shipped.
+
+    The best of the curve where early stopping is on, else the last iterate, or the running mean where averaging is on.
+    """
     optimizer = ServerOptimizer(config.server, config.federation.rounds)
     optimizer.restore(checkpoint.optimizer, int(checkpoint.facts["optimizer_steps"]))
-    return optimizer.evaluated(checkpoint.adapter)
+    return optimizer.best or optimizer.evaluated(checkpoint.adapter)
 
 
 def _refuse_changes(begun: dict[str, Any], config: RunConfig) -> None:
     """A changed split or partition, say, would charge one person's rounds to another's name in the ledger."""
+    resumable = _RESUMABLE - {"federation.rounds"} if config.data.window_ends else _RESUMABLE
     for key, now in config.to_flat().items():
-        if key not in _RESUMABLE and key in begun and begun[key] != now:
+        if key not in resumable and key in begun and begun[key] != now:
             raise ConfigError(f"{key} was {begun[key]!r} when this run began and is {now!r} now; restore it")
 
 
@@ -107,6 +118,7 @@ def _first_checkpoint(
     grid: Grid, config: RunConfig, model: Model, folder: Path, central: CentralMechanism | None
 ) -> Checkpoint:
     started = time.monotonic()
+    warm = warm_start(config, model)  # before anything is released: what fails here has cost no privacy
     release = release_popularity(grid, config, len(model.prefix), central)
     statistics = release_statistics(grid, config, model, release.log_popularity, central)
     facts = {
@@ -122,7 +134,7 @@ def _first_checkpoint(
         "client_steps": 0,
         "paid_rounds": 0,
     }
-    checkpoint = Checkpoint(0, statistics.adapter, {}, release.log_popularity, facts)
+    checkpoint = Checkpoint(0, statistics.adapter | warm, {}, release.log_popularity, facts)
     write_checkpoint(folder, checkpoint)
     return checkpoint
 
@@ -141,6 +153,7 @@ class _Recorder:
     ) -> None:
         self.folder, self.config, self.model, self.strategy = folder, config, model, strategy
         self.checkpoint, self.clients = checkpoint, clients
+        self.stopping = EarlyStopping.of(config, checkpoint.facts)
         self._split = open_split(config.data)
         self._written = keep_rounds(folder, checkpoint.server_round)
 
@@ -149,14 +162,22 @@ class _Recorder:
         release_memory()
         finished = server_round + self.strategy.first_round
         adapter = unpack(arrays, self.model.shapes)
-        if server_round == 0 and finished in self._written:
+        written = server_round == 0 and finished in self._written
+        if written and (self.stopping.best_round >= 0 or not self.stopping.patience):
             return None  # resumed, and not between the checkpoint of this round and its line
+        curve = self._curve(finished, adapter)
+        if self.stopping.improves(finished, curve):
+            self.strategy.optimizer.best = self.strategy.optimizer.evaluated(adapter)
+        if written:
+            return None
         if server_round > 0:
             self._remember(finished, adapter)
-        record = self._line(finished, adapter)
+        record = self._line(finished) | curve
         with (self.folder / ROUNDS).open("a", encoding="utf-8") as stream:
             stream.write(json.dumps(record) + "\n")
         log.info("round %d", finished, extra={"round": record})
+        if server_round > 0 and self.stopping.over(finished):
+            raise StoppedEarly
         return None
 
     def _remember(self, finished: int, adapter: Arrays) -> None:
@@ -173,24 +194,31 @@ class _Recorder:
             "bytes_down": traffic.bytes_down,
             "paid_rounds": before["paid_rounds"] + traffic.paid,
             "client_steps": before["client_steps"] + traffic.answered * self.config.train.local_steps,
+            **self.stopping.facts(),
         }
+        shipped = self.strategy.optimizer.evaluated(adapter)
+        if keep_window(self.config, finished, shipped) and self.config.server.anchor:
+            self.strategy.optimizer.anchor = shipped
         optimizer = self.strategy.optimizer.state()
         self.checkpoint = Checkpoint(finished, adapter, optimizer, self.checkpoint.log_popularity, facts)
+        keep_snapshot(self.config, finished, self.strategy.optimizer.evaluated(adapter))
         write_checkpoint(self.folder, self.checkpoint)
 
-    def _line(self, finished: int, adapter: Arrays) -> dict[str, Any]:
-        record: dict[str, Any] = {
+    def _line(self, finished: int) -> dict[str, Any]:
+        return {
             "round": finished,
             "rounds": self.config.federation.rounds,
             **self.checkpoint.facts["last_round"],
             "epsilon": spent_after(self.config, self.clients, finished) if is_private(self.config) else None,
         }
+
+    def _curve(self, finished: int, adapter: Arrays) -> dict[str, Any]:
+        """The round's point of the curve; {} where it has none."""
         every, last = self.config.evaluation.every, self.config.federation.rounds
-        if finished in (0, last) or (every and finished % every == 0):
-            shipped = self.strategy.optimizer.evaluated(adapter)
-            prior = self.checkpoint.log_popularity
-            record |= curve_point(self.model, shipped, prior, self._split, self.config.run.seed)
-        return record
+        if finished not in (0, last) and not (every and finished % every == 0):
+            return {}
+        shipped = self.strategy.optimizer.evaluated(adapter)
+        return curve_point(self.model, shipped, self.checkpoint.log_popularity, self._split, self.config.run.seed)
 
 
 def _traffic_facts(traffic: RoundTraffic) -> dict[str, Any]:

@@ -17,8 +17,9 @@ from hushrec.common.catalog import Catalog
 from hushrec.common.config import RunConfig
 from hushrec.common.datasets import DATASETS
 from hushrec.common.errors import ConfigError
-from hushrec.common.workspace import build_model, encode_catalog, open_dataset, open_split
+from hushrec.common.workspace import build_model, encode_catalog, encode_profiles, open_dataset, open_split
 from hushrec.server.ranking import train_counts
+from hushrec.server.snapshots import read_snapshots
 from hushrec.simulations.results import compare_systems
 from hushrec.simulations.run import EXPERIMENT, Watcher, open_run
 
@@ -86,6 +87,11 @@ def evaluate_bundle(
             config = config.replace(privacy__mechanism=mechanism)
         notes += [] if own else [_TRAINED_ON]
     else:
+        if config.model.item_residual or config.model.item_features:
+            raise ConfigError(
+                "this bundle holds a vector per item or per attribute of its own catalogue (model.item-residual, "
+                "model.item-features), so it says nothing of another one: train without them"
+            )
         config = config.replace(privacy__mechanism="none")
         prior = _clear_prior(train_counts(split))
         notes.append(_CLEAR.format(name=dataset.name))
@@ -94,7 +100,10 @@ def evaluate_bundle(
     untrained = build_model(config.model, dataset.catalog).recommender.read()
     model, _ = replace(bundle, catalog=dataset.catalog, log_popularity=prior, graph=None).scorer()
     model = replace(model, training_items=np.flatnonzero(split.warm_items))  # the others are new items, as in a run
-    results, _ = compare_systems(config, model, untrained, bundle.adapter, prior, watcher.step)
+    if config.model.profiles:
+        model = replace(model, profiles=encode_profiles(model, dataset.profiles))
+    members = read_snapshots(Path(config.run.directory), config.federation.rounds) if own else []
+    results, _ = compare_systems(config, model, untrained, bundle.adapter, prior, watcher.step, members=members)
     return results | {"privacy": bundle.privacy, "notes": [*notes, *results["notes"]]}
 
 

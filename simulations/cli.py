@@ -28,8 +28,11 @@ from hushrec.common.config import RunConfig, parse_override, read_experiment
 from hushrec.common.errors import ConfigError, HushrecError, Interrupted
 from hushrec.server.deployment.commands import server_app
 from hushrec.simulations import commands, federation_commands, study_commands
+from hushrec.simulations.ablation_command import ABLATION_EXAMPLES, ablation
 from hushrec.simulations.audit.command import AUDIT_EXAMPLES, audit
+from hushrec.simulations.distill_command import DISTILL_EXAMPLES, distill
 from hushrec.simulations.export_command import EXPORT_EXAMPLES, export
+from hushrec.simulations.interests_command import interests_app
 from hushrec.simulations.leakcheck_command import LEAKCHECK_EXAMPLES, leakcheck
 from hushrec.simulations.ratings_command import RATINGS_EXAMPLES, ratings_command
 from hushrec.simulations.rules_command import RULES_EXAMPLES, rules
@@ -55,7 +58,9 @@ app.command(epilog=AUDIT_EXAMPLES)(audit)
 app.command(epilog=LEAKCHECK_EXAMPLES)(leakcheck)
 app.command(epilog=study_commands.SWEEP_EXAMPLES)(study_commands.sweep)
 app.command(epilog=study_commands.FRONTIER_EXAMPLES)(study_commands.frontier)
+app.command(epilog=ABLATION_EXAMPLES)(ablation)
 app.add_typer(commands.data_app, name="data")
+app.add_typer(interests_app, name="interests")
 
 
 def experiment_names() -> list[str]:
@@ -92,6 +97,7 @@ operator.command("bundle", epilog=federation_commands.BUNDLE_EXAMPLES)(federatio
 app.add_typer(operator, name="server")
 app.add_typer(client_app, name="client")
 app.command(epilog=EXPORT_EXAMPLES)(export)
+app.command(epilog=DISTILL_EXAMPLES)(distill)
 app.command("evaluate-ratings", epilog=RATINGS_EXAMPLES)(ratings_command(load_experiment))
 
 
@@ -166,9 +172,12 @@ def simulate(
     if as_json:
         sys.stdout.write(json.dumps(results, indent=1) + "\n")
         return
+    from hushrec.simulations.continual_table import continual_tables
     from hushrec.simulations.table import results_table, verdict_lines
 
     out.print(results_table(results))
+    for shown in continual_tables(results):
+        out.print(shown)
     for line in verdict_lines(results):
         out.print(line, markup=False, highlight=False)
     out.print(f"Report: {folder / REPORT}", markup=False, highlight=False, soft_wrap=True)

@@ -30,6 +30,9 @@ EVALUATE_EXAMPLES = (
     "Examples:\n\n"
     "  hushrec evaluate runs/quickstart\n\n"
     "  hushrec evaluate runs/quickstart --faithfulness --robustness\n\n"
+    "  hushrec evaluate runs/plain --robustness --against runs/adversarial\n\n"
+    "  hushrec evaluate runs/quickstart --dial --out dial.png\n\n"
+    "  hushrec evaluate runs/quickstart --fairness\n\n"
     "  hushrec evaluate runs/quickstart --data movielens-100k --folder ml-100k\n\n"
     "  hushrec evaluate runs/quickstart --graph text\n\n"
     "  hushrec evaluate bundle --data csv --folder shop --columns user=uid,item=sku --json"
@@ -67,7 +70,19 @@ def evaluate(
     ] = False,
     robustness: Annotated[
         bool,
-        typer.Option("--robustness", help="Instead: NDCG lost under typos, truncation and missing fields of texts."),
+        typer.Option("--robustness", help="Instead: NDCG lost under typos, paraphrase, missing fields, fake items."),
+    ] = False,
+    against: Annotated[
+        Path | None, typer.Option(metavar="RUN", help="With --robustness: beside another run, with paired differences.")
+    ] = None,
+    dial: Annotated[
+        bool, typer.Option("--dial", help="Instead: accuracy and discovery as the popularity weight is turned down.")
+    ] = False,
+    out_file: Annotated[
+        Path | None, typer.Option("--out", metavar="FILE", help="With --dial: its picture, a PNG or SVG.")
+    ] = None,
+    fairness: Annotated[
+        bool, typer.Option("--fairness", help="Instead: gaps between groups of users, and which items are shown.")
     ] = False,
     as_json: Json = False,
 ) -> None:
@@ -82,12 +97,15 @@ def evaluate(
 
     if protocol and protocol not in PROTOCOLS:
         raise ConfigError(f"expected --protocol to be one of {', '.join(PROTOCOLS)}, got {protocol!r}")
-    if faithfulness or robustness:
-        if data or folder or columns or protocol:
-            raise ConfigError(
-                "--faithfulness and --robustness measure a run on its own data; leave out the data options"
-            )
-        _evaluate_options(target, faithfulness, robustness, seed or 0, as_json)
+    studies = [name for name, asked in (
+        ("faithfulness", faithfulness), ("robustness", robustness), ("dial", dial), ("fairness", fairness)
+    ) if asked]  # fmt: skip
+    if (against and not robustness) or (out_file and not dial):
+        raise ConfigError("--against goes with --robustness, and --out with --dial")
+    if studies:
+        if data or folder or columns or protocol or graph:
+            raise ConfigError(f"--{studies[0]} measures a run on its own data; leave out the data options and --graph")
+        _evaluate_options(target, studies, against, out_file, seed, as_json)
         return
     with _watcher() as watcher:
         results = evaluate_bundle(
@@ -102,11 +120,13 @@ def evaluate(
         out.print(line, highlight=False, markup=False)
 
 
-def _evaluate_options(target: Path, faithfulness: bool, robustness: bool, seed: int, as_json: bool) -> None:
+def _evaluate_options(
+    target: Path, studies: list[str], against: Path | None, picture: Path | None, seed: int | None, as_json: bool
+) -> None:
     from hushrec.simulations.evaluate_options import measure, show
 
     with _watcher() as watcher:
-        found = measure(target, faithfulness=faithfulness, robustness=robustness, seed=seed, watcher=watcher)
+        found = measure(target, studies, against=against, picture=picture, seed=seed, watcher=watcher)
     if as_json:
         _print_json(found)
     else:
@@ -127,15 +147,19 @@ def recommend(
     ] = 0.0,
     rules: Annotated[Path | None, typer.Option(metavar="FILE", help="A rule file; see: hushrec rules --help.")] = None,
     group: Annotated[str, typer.Option(metavar="NAME", help="Also the rules of this group of users.")] = "",
+    interests: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Your interests; see: hushrec interests --help.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Recommend items with reasons, from a history, a profile, a wish or all of them; with none, what is popular.
 
-    BUNDLE is a run directory or a bundle folder. History, profile and query weigh 1, 0.5 and 2. Genres, years and
-    popularity in a query ("a recent popular comedy", "before 1985, not horror") are held to, and what was understood is
-    shown; "like TITLE" asks for items near that one. Nothing you type is written to disk.
+    BUNDLE is a run directory or a bundle folder. History, profile, interests and query weigh 1, 0.5, 0.5 and 2.
+    Genres, years and popularity in a query ("a recent popular comedy", "before 1985, not horror") are held to, and what
+    was understood is shown; "like TITLE" asks for items near that one. Nothing you type is written to disk.
     """
     from hushrec.common.bundle import read_bundle
+    from hushrec.common.interest_profile import InterestProfile, read_interests
     from hushrec.common.item_names import read_history
     from hushrec.common.rules import read_rules
     from hushrec.common.workspace import encode_catalog
@@ -146,12 +170,13 @@ def recommend(
     found = read_bundle(bundle)
     applied = read_rules(rules).apply(found.catalog, group) if rules else None
     items = read_history(history, found.catalog) if history else recommender.no_history()
+    own = read_interests(interests) if interests else InterestProfile()
     with _watcher() as watcher:
         watcher.step("encoding the catalogue")
         encode_catalog(found.model_config, found.catalog, watcher.encoding)
         watcher.step("recommending")
         model, scorer = found.scorer()
-        wish = recommender.Wish(items, profile, query)
+        wish = recommender.Wish(items, profile, query, own)
         answer = recommender.recommend(model, scorer, found.catalog, wish, n=n, discovery=discovery, rules=applied)
     if as_json:
         _print_json(dataclasses.asdict(answer) | {"privacy": found.privacy})

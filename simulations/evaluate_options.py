@@ -1,7 +1,11 @@
-"""What `hushrec evaluate --faithfulness` and `--robustness` show. It prints; the modules of those names measure."""
+"""The studies that `hushrec evaluate` shows: --faithfulness, --robustness, --dial, --fairness.
+
+It prints; the modules of those names measure.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,18 +13,45 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from hushrec.simulations.dial import measure_dial
+from hushrec.simulations.dial_plot import require_matplotlib, write_dial
+from hushrec.simulations.fairness import measure_fairness
+from hushrec.simulations.fairness_table import show_fairness
 from hushrec.simulations.faithfulness import measure_faithfulness
 from hushrec.simulations.robustness import measure_robustness
 from hushrec.simulations.run import Watcher
 
 
-def measure(target: Path, *, faithfulness: bool, robustness: bool, seed: int, watcher: Watcher) -> dict[str, Any]:
-    """The measurements that are asked for, by name."""
+def measure(
+    target: Path,
+    studies: Sequence[str],
+    *,
+    against: Path | None = None,
+    picture: Path | None = None,
+    seed: int | None = None,
+    watcher: Watcher,
+) -> dict[str, Any]:
+    """The studies that are asked for, by name.
+
+    Args:
+        studies: of "faithfulness", "robustness", "dial" and "fairness".
+        against: another run to compare the robustness with.
+        picture: where the dial is drawn.
+        seed: None: 0 for what is drawn, and the run's for ties and intervals.
+    """
+    if picture is not None:
+        require_matplotlib()
     found = {}
-    if faithfulness:
-        found["faithfulness"] = measure_faithfulness(target, seed=seed, watcher=watcher)
-    if robustness:
-        found["robustness"] = measure_robustness(target, seed=seed, watcher=watcher)
+    if "faithfulness" in studies:
+        found["faithfulness"] = measure_faithfulness(target, seed=seed or 0, watcher=watcher)
+    if "robustness" in studies:
+        found["robustness"] = measure_robustness(target, seed=seed or 0, watcher=watcher, against=against)
+    if "dial" in studies:
+        found["dial"] = measure_dial(target, seed=seed, watcher=watcher)
+        if picture is not None:
+            write_dial(found["dial"], picture)
+    if "fairness" in studies:
+        found["fairness"] = measure_fairness(target, seed=seed, watcher=watcher)
     return found
 
 
@@ -36,22 +67,83 @@ def show(found: dict[str, Any], out: Console) -> None:
         ):
             out.print(line, markup=False, highlight=False)
     if (robust := found.get("robustness")) is not None:
-        out.print(_robustness_table(robust))
+        out.print(robustness_table(robust))
+        if "paired" in robust:
+            out.print(comparison_table(robust))
+            note = "Differences are this run minus that one, paired over users; not corrected for their number."
+            out.print(note, markup=False, highlight=False)
+    if (dial := found.get("dial")) is not None:
+        out.print(dial_table(dial))
+        for line in _dial_lines(dial):
+            out.print(line, markup=False, highlight=False)
+    if (fair := found.get("fairness")) is not None:
+        show_fairness(fair, out)
 
 
-def _robustness_table(robust: dict[str, Any]) -> Table:
+def robustness_table(robust: dict[str, Any]) -> Table:
+    """What each perturbation of the item texts costs."""
     name = robust["figure"].replace("/", " ")
-    table = Table("item texts", name, "lost", "lost, %", box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
-    for column in table.columns[1:]:
-        column.justify = "right"
-    table.add_row("as they are", _interval(robust["clean"]), "", "")
+    table = numbers_table("item texts", name, "lost", "lost, %", "fakes in top 10")
+    table.add_row("as they are", interval(robust["clean"]), "", "", "")
     for text, row in robust["perturbed"].items():
-        table.add_row(text, _interval(row["value"]), _interval(row["lost"]), f"{row['lost_share']:.0%}")
+        slots = _share(row["slots"]) if "slots" in row else ""
+        table.add_row(text, interval(row["value"]), interval(row["lost"]), f"{row['lost_share']:.0%}", slots)
     return table
 
 
-def _interval(figure: dict[str, float]) -> str:
+def comparison_table(robust: dict[str, Any]) -> Table:
+    """This run beside the one it is compared with."""
+    other = robust["against"]
+    table = numbers_table("item texts", "this run", other["run"], "difference", "difference in what is lost")
+    for name, difference in robust["paired"].items():
+        ours, theirs = (one["clean"] if name == "clean" else one["perturbed"][name]["value"] for one in (robust, other))
+        lost = interval(difference["lost"]) if "lost" in difference else ""
+        label = "as they are" if name == "clean" else name
+        table.add_row(label, f"{ours['mean']:.4f}", f"{theirs['mean']:.4f}", interval(difference["value"]), lost)
+    return table
+
+
+def dial_table(dial: dict[str, Any]) -> Table:
+    """One row per popularity weight, and the references."""
+    table = numbers_table(
+        "weight", "--discovery", "warm NDCG@10", "minus validated", "tail HR@10", "coverage@10", "gini@10", "popularity"
+    )
+    for point in dial["points"]:
+        discovery = "–" if point["discovery"] is None else f"{point['discovery']:g}"
+        difference = "" if point["factor"] == 1 else interval(point["paired"]["warm/NDCG@10"])
+        name = f"{point['factor']:g} x {dial['validated']:g}"
+        shown = [_half(point[key]) for key in ("tail/HR@10", "coverage@10", "gini@10", "popularity")]
+        table.add_row(name, discovery, _half(point["warm/NDCG@10"]), difference, *shown)
+    for name, figures in dial["references"].items():
+        shown = [_half(figures[key]) for key in ("tail/HR@10", "coverage@10", "gini@10")]
+        table.add_row(name, "", _half(figures["warm/NDCG@10"]), "", *shown, "")
+    return table
+
+
+def _dial_lines(dial: dict[str, Any]) -> Sequence[str]:
+    return (
+        "hushrec recommend --discovery d is this dial from 1 down: weight = (1 - d) x the validated one. Weights above "
+        "the validated one have no such option.",
+        "Popularity: share of the training users who have a recommended item, on average. HR@10 by popularity decile: "
+        "--json. ± is half of the 95 % interval; the validated weight was chosen on validation, the others on nothing.",
+    )
+
+
+def numbers_table(*heads: str) -> Table:
+    """An empty table whose columns but the first hold numbers."""
+    table = Table(*heads, box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    for column in table.columns[1:]:
+        column.justify = "right"
+    return table
+
+
+def interval(figure: dict[str, float]) -> str:
+    """Mean and ends of the interval."""
     return f"{figure['mean']:.4f} [{figure['low']:.4f}, {figure['high']:.4f}]"
+
+
+def _half(figure: dict[str, float] | None) -> str:
+    return "–" if figure is None else f"{figure['mean']:.4f} ± {(figure['high'] - figure['low']) / 2:.4f}"
 
 
 def _share(figure: dict[str, float]) -> str:

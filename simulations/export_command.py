@@ -38,6 +38,9 @@ def export(
     prune_feed_forward: Annotated[
         float, typer.Option(min=0, max=0.99, metavar="SHARE", help="Remove that share of the inner units.")
     ] = 0.0,
+    student: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Export the student of `hushrec distill` as the encoder.")
+    ] = None,
     fp32: Annotated[bool, typer.Option("--fp32", help="Do not quantise.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
 ) -> None:
@@ -51,7 +54,7 @@ def export(
 
     options = ExportOptions(fp32, prune_heads, prune_feed_forward)
     with Console(stderr=True).status("reading the bundle") as status:
-        made = export_bundle(target, out, options, lambda name: status.update(escape(name)))
+        made = export_bundle(target, out, options, lambda name: status.update(escape(name)), student)
     manifest = dict(made.manifest)
     if as_json:
         shown = {name: manifest[name] for name in ("items", "dim", "dtype", "encoder", "files", "privacy")}
@@ -68,15 +71,19 @@ def export(
     )
 
 
-def export_bundle(target: Path, out: Path, options: ExportOptions, step: Callable[[str], None]) -> EdgeFolder:
+def export_bundle(
+    target: Path, out: Path, options: ExportOptions, step: Callable[[str], None], student: Path | None = None
+) -> EdgeFolder:
     """Export what `target` holds.
 
     Args:
         target: a run directory or a bundle folder; a bundle inside a run directory counts as the run.
+        student: a folder of `hushrec distill`; None: the model's own encoder.
     Raises:
         BundleError, ConfigError: as reading the bundle and exporting it.
     """
     from hushrec.client.edge.export import export as export_edge
+    from hushrec.client.edge.student import read_student
     from hushrec.common.bundle import read_bundle
 
     bundle = read_bundle(target)
@@ -93,6 +100,7 @@ def export_bundle(target: Path, out: Path, options: ExportOptions, step: Callabl
         experiment=bundle.experiment,
         validation=_validation(target, scorer, bundle.catalog.item_ids),
         step=step,
+        student=None if student is None else read_student(student, model.base),
     )
 
 

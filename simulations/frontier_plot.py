@@ -94,7 +94,7 @@ def _quality(axes: Axes, curve: Curve, figure_path: str, *, over_users: bool) ->
     axes.minorticks_off()
     low, high = min(places.values()), max(places.values())
     axes.set_xlim((low / 1.5, high * 1.5) if over_users else (low - 0.6, high + 0.6))
-    _plain(axes)
+    plain_axes(axes)
 
 
 def _epsilon_place(epsilon: float, curve: Curve) -> float:
@@ -160,11 +160,12 @@ def _noise(axes: Axes, curve: Curve) -> None:
     axes.set_xlabel("training users")
     axes.set_ylabel("norm of the noise of a step / C")
     axes.set_title("Computed by formula, not measured: same sigma, rounds and epsilon", fontsize=10, loc="left")
-    _plain(axes)
+    plain_axes(axes)
     axes.legend(frameon=False, fontsize=8.5)
 
 
-def _plain(axes: Axes) -> None:
+def plain_axes(axes: Axes) -> None:
+    """Light horizontal lines behind the data, no box."""
     axes.grid(visible=True, axis="y", color="#DDDDDD", linewidth=0.7)
     axes.set_axisbelow(True)
     for side in ("top", "right"):

@@ -117,6 +117,18 @@ def cold_start_choices(scorer: LMScorer, split: Split, dataset: Dataset, seed: i
     return best_choices(scorer, grid, _with_histories_cut(split, 0), seed)[1]
 
 
+def profile_vectors(model: Model, dataset: Dataset, split: Split) -> dict[int, NDArray[np.float32]]:
+    """Vectors of `profile_texts`, by the adapter that the model holds."""
+    texts = profile_texts(dataset, split)
+    return dict(zip(texts, model.encode_texts(list(texts.values())).numpy(), strict=True)) if texts else {}
+
+
+def profile_texts(dataset: Dataset, split: Split) -> dict[int, str]:
+    """Profile texts of who is asked about without a history or for validation; nothing without a panel."""
+    users = sorted({c.user for g in ("validation", "cold_users/0") for c in split.cases.get(g, ())})
+    return {user: dataset.profiles[user] for user in users if dataset.profiles[user] and has_panel(split)}
+
+
 def has_panel(split: Split) -> bool:
     """Whether some users never train and are asked about as new ones."""
     return "cold_users/0" in split.cases

@@ -1,4 +1,4 @@
-"""per_user.npz: what hushrec and its untrained control scored on every case, for paired intervals across runs.
+"""per_user.npz: what hushrec's systems and their control scored on every case, for paired intervals across runs.
 
 It lies beside results.json in a run directory and belongs to the simulation: it tells of every user whether the item
 held out was found, which no ledger covers. It is part of no bundle and of no report.
@@ -24,12 +24,12 @@ _USERS = "users"  # "users|warm" -> (cases,); "hushrec|warm/NDCG@10" -> (cases,)
 
 
 def write_per_user(path: Path, evaluations: Mapping[str, Evaluation]) -> None:
-    """Write the two systems of `evaluations` that a retained gain is made of.
+    """Write hushrec's systems and their untrained control, which gains and ablations are differences of.
 
     Raises:
         BundleError: it cannot be written.
     """
-    kept = [evaluations[name] for name in (OURS, UNTRAINED)]
+    kept = [found for name, found in evaluations.items() if name == UNTRAINED or name.startswith(OURS)]
     arrays: dict[str, Any] = {f"{_USERS}|{group}": users for group, users in kept[0].users.items()}
     for evaluation in kept:
         for figure, values in evaluation.per_user.items():

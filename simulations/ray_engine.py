@@ -27,6 +27,7 @@ from typing import IO
 from hushrec.client.store import count_clients
 from hushrec.common import errors
 from hushrec.common.config import RunConfig
+from hushrec.common.datasets import data_folder
 from hushrec.common.errors import BundleError, ConfigError, DataError, HushrecError, PrivacyError
 from hushrec.common.run_ledger import open_ledger
 from hushrec.common.shared_ledger import ADDRESS, share_ledger
@@ -65,7 +66,7 @@ def with_absolute_paths(config: RunConfig) -> RunConfig:
     """The configuration with the paths of its data and its model made absolute: Flower's processes run elsewhere."""
     folder, base = config.data.folder, config.model.base
     return config.replace(
-        data__folder=str(Path(folder).absolute()) if folder else "",
+        data__folder=str(Path(data_folder(folder)).absolute()) if folder else "",
         model__base=str(Path(base).absolute()) if Path(base).exists() else base,
     )
 

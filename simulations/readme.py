@@ -2,7 +2,8 @@
 
     python -m hushrec.simulations.readme [README.md]
 
-A marker line `<!-- results: NAME -->` opens a table of simulations/results/NAME.json, `<!-- end -->` closes it.
+A marker line `<!-- results: NAME -->` opens a table of simulations/results/NAME.json, `<!-- end -->` closes it;
+`<!-- ablation: NAME -->` opens one that `hushrec ablation --out` wrote.
 This file writes no prose.
 """
 
@@ -15,8 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from hushrec.common.errors import DataError
+from hushrec.simulations.ablation import ablation_markdown
 from hushrec.simulations.table import markdown_table
 
+_ABLATION = re.compile(r"<!-- ablation: (?P<name>[\w-]+) -->\n.*?<!-- end -->", re.DOTALL)
 _BLOCK = re.compile(r"<!-- results: (?P<name>[\w-]+) -->\n.*?<!-- end -->", re.DOTALL)
 
 
@@ -26,6 +29,7 @@ def with_tables(text: str, results: Path) -> str:
     Raises:
         DataError: a marker names a result that is not there.
     """
+    text = _ABLATION.sub(lambda block: _ablation_block(block["name"], results), text)
     return _BLOCK.sub(lambda block: _block(block["name"], results), text)
 
 
@@ -50,12 +54,21 @@ def facts_line(results: dict[str, Any]) -> str:
     )
 
 
-def _block(name: str, folder: Path) -> str:
+def _ablation_block(name: str, folder: Path) -> str:
+    return f"<!-- ablation: {name} -->\n{ablation_markdown(_read(name, folder)).strip()}\n<!-- end -->"
+
+
+def _read(name: str, folder: Path) -> dict[str, Any]:
     path = folder / f"{name}.json"
     try:
-        results = json.loads(path.read_text(encoding="utf-8"))
+        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise DataError(f"README.md shows {name}, but {path} cannot be read: {error}") from error
+    return found
+
+
+def _block(name: str, folder: Path) -> str:
+    results = _read(name, folder)
     return f"<!-- results: {name} -->\n{markdown_table(results).strip()}\n\n{facts_line(results)}\n<!-- end -->"
 
 

@@ -14,6 +14,7 @@ from typing import Any
 from hushrec.common.errors import BundleError
 from hushrec.server.ranking import validation_top
 from hushrec.simulations import plots
+from hushrec.simulations.continual_table import continual_markup
 from hushrec.simulations.page import Content, Markup, Row, bullets, element, join, page, table
 from hushrec.simulations.table import (
     JUDGED,
@@ -74,6 +75,7 @@ def report_html(results: Results, rounds: list[dict[str, Any]]) -> str:
         *_head(results),
         *_section("What was gained", _gains(results)),
         *_section("Every system, the same cases", _systems(results)),
+        *_section("Before and after each time window", continual_markup(results)),
         *_section("Plots", _plots(results, rounds)),
         *_section("Privacy", _privacy(results["privacy"])),
         *_section("Cost", _cost(results)),

@@ -9,7 +9,7 @@ from __future__ import annotations
 import platform
 import resource
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from hushrec.client.store import count_clients
 from hushrec.common.budget import enforced_claim, is_private
+from hushrec.common.calibration import CalibratedScorer
 from hushrec.common.config import RunConfig
 from hushrec.common.interactions import Dataset
 from hushrec.common.ledger import read_ledger
@@ -31,15 +32,22 @@ from hushrec.server.checkpoint import Checkpoint
 from hushrec.server.controls import Scorer, fit_controls
 from hushrec.server.evaluation import Evaluation, evaluate, paired
 from hushrec.server.ranking import counts_validate
+from hushrec.server.snapshots import read_snapshots
+from hushrec.simulations.click import CLICK, click_system
+from hushrec.simulations.continual import continual_section
+from hushrec.simulations.distillation import STUDENT, STUDENT_FOLDER, student_system, validated
 from hushrec.simulations.dp_popularity import dp_popularity
+from hushrec.simulations.ensemble import ensemble_system
 from hushrec.simulations.frozen import (
     best_choices,
     best_graph,
     choices_grid,
     cold_start_choices,
     frozen_scorer,
-    has_panel,
+    profile_texts,
+    profile_vectors,
 )
+from hushrec.simulations.interest_evaluation import has_dated_texts, interest_system
 from hushrec.simulations.per_user import PER_USER, write_per_user
 
 Step = Callable[[str], None]
@@ -49,6 +57,7 @@ COMPARED = (
     "warm/NDCG@10",
     "warm/sampled99_HR@10",
     "warm/sampled99_NDCG@10",
+    "warm/AUC",
     "tail/NDCG@10",
     "cold_items/Recall@20",
     "cold_items/NDCG@20",
@@ -85,9 +94,14 @@ def evaluate_run(
     """
     model = shared_model(config.model, config.data)
     kept: dict[str, Evaluation] = {}
-    results, choices = compare_systems(config, model, untrained, adapter, checkpoint.log_popularity, step, kept)
+    members = read_snapshots(Path(config.run.directory), checkpoint.server_round)
+    prior = checkpoint.log_popularity
+    students = Path(config.run.directory) / STUDENT_FOLDER
+    results, choices = compare_systems(config, model, untrained, adapter, prior, step, kept, members, students)
     write_per_user(Path(config.run.directory) / PER_USER, kept)
     results["dataset"]["clients"] = count_clients(config)
+    if config.data.window_ends:
+        results["continual"] = continual_section(config, untrained, checkpoint, step)
     return results | {
         "privacy": privacy_section(config, spent),
         "cost": cost_section(config, checkpoint),
@@ -103,6 +117,8 @@ def compare_systems(
     prior: NDArray[np.float32],
     step: Step,
     kept: dict[str, Evaluation] | None = None,
+    members: Sequence[Arrays] = (),
+    students: Path | None = None,
 ) -> tuple[dict[str, Any], ScoringChoices]:
     """The part of results.json that looks at data and systems only, and the validated choices.
 
@@ -111,6 +127,8 @@ def compare_systems(
         model: on the catalogue of that data.
         prior: float32 (items,), the log popularity that both language-model systems use.
         kept: gets the evaluations with their values per user.
+        members: adapters of the run's snapshots; an ensemble of them is evaluated, too.
+        students: where the student that `model.student-layers` asks for is written; None: none is taught.
     """
     dataset, split, seed = open_dataset(config.data), open_split(config.data), config.run.seed
     systems: dict[str, Scorer] = {}
@@ -121,17 +139,34 @@ def compare_systems(
             systems["dp_popularity"], chosen["dp_popularity"] = dp_popularity(config)
     step("control frozen_lm")
     frozen, found = frozen_scorer(model, untrained, prior, split, seed)
+    frozen = frozen.with_profiles(profile_vectors(model, dataset, split))  # by the encoder that is set: untrained
     step("hushrec")
     ours = trained_scorer(config, model, adapter, prior, split)
-    profiles = _profile_vectors(model, config, split)
+    ours = ours.with_profiles(profile_vectors(model, dataset, split))
     if (graph := shared_graph(config.model, config.data)) is not None:
-        plain = cold_start_choices(ours.with_profiles(profiles), split, dataset, seed)
+        plain = cold_start_choices(ours, split, dataset, seed)
         systems["hushrec_no_graph"], chosen["hushrec_no_graph"] = plain, asdict(plain.choices)
         frozen, ours = (best_graph(scorer, graph, split, seed) for scorer in (frozen, ours))
         found["graph_weight"] = frozen.choices.graph_weight
-    frozen = cold_start_choices(frozen.with_profiles(profiles), split, dataset, seed)
-    ours = cold_start_choices(ours.with_profiles(profiles), split, dataset, seed)
+    frozen, ours = (cold_start_choices(scorer, split, dataset, seed) for scorer in (frozen, ours))
     systems |= {"frozen_lm": frozen, "hushrec": ours}
+    if config.evaluation.interests and has_dated_texts(dataset):
+        step("interests")
+        fused, found_interests = interest_system(ours, model, adapter, dataset, split, seed)
+        systems[fused.name], chosen[fused.name] = fused, found_interests
+    if members:
+        step("ensemble of snapshots")
+        ensemble = ensemble_system(config, model, members, prior, dataset, split)
+        systems[ensemble.name], chosen[ensemble.name] = ensemble, {"members": len(members), **asdict(ensemble.choices)}
+    if config.evaluation.calibration:
+        calibrated = CalibratedScorer(ours, config.evaluation.calibration)
+        systems[calibrated.name], chosen[calibrated.name] = calibrated, {"calibration": calibrated.strength}
+    sections: dict[str, Any] = {}
+    if config.model.student_layers and students is not None:
+        step("teaching a student")
+        profiles = profile_texts(dataset, split)
+        taught, facts = student_system(model, adapter, ours, dataset.catalog, profiles, students)
+        systems[STUDENT], sections = taught, {"student": facts | {"validation": validated(ours, taught, split, seed)}}
     found |= {
         name: asdict(frozen.choices)[name] for name in ("short_popularity_weight", "new_item_decay", "profile_weight")
     }
@@ -140,6 +175,12 @@ def compare_systems(
     for name, scorer in systems.items():
         step(f"evaluating {name}")
         evaluations[name] = evaluate(scorer, split, dataset, seed=seed)
+    choices, notes = replace(ours.choices, calibration=config.evaluation.calibration), _notes(dataset, split)
+    if config.model.click:
+        step("re-ranking by clicks")
+        click, evaluations[CLICK], section, more = click_system(model, adapter, ours, split, dataset, seed)
+        chosen[CLICK], sections["click"], notes = asdict(click.choices), section, [*notes, *more]
+        choices = replace(click.choices, calibration=choices.calibration)
     if kept is not None:
         kept.update(evaluations)
     results = {
@@ -154,11 +195,11 @@ def compare_systems(
         "protocol": config.data.protocol,
         "seed": seed,
         "systems": {name: evaluation.figures for name, evaluation in evaluations.items()},
-        "paired": _paired(evaluations, seed),
+        "paired": paired_differences(evaluations, seed),
         "choices": chosen,
-        "notes": _notes(dataset, split),
-    }
-    return results, ours.choices
+        "notes": notes,
+    } | sections
+    return results, choices
 
 
 def _notes(dataset: Dataset, split: Split) -> list[str]:
@@ -176,18 +217,8 @@ def trained_scorer(
     return best_choices(scorer, choices_grid(start, split), split, config.run.seed)[1]
 
 
-def _profile_vectors(model: Model, config: RunConfig, split: Split) -> dict[int, NDArray[np.float32]]:
-    """Encoded profile texts of the users that are asked about without a history, and of the validation users."""
-    dataset = open_dataset(config.data)
-    users = sorted({c.user for g in ("validation", "cold_users/0") for c in split.cases.get(g, ())})
-    users = [user for user in users if dataset.profiles[user]]
-    if not users or not has_panel(split):
-        return {}
-    encoded = model.encode_texts([dataset.profiles[user] for user in users]).numpy()
-    return dict(zip(users, encoded, strict=True))
-
-
-def _paired(evaluations: dict[str, Evaluation], seed: int) -> dict[str, Any]:
+def paired_differences(evaluations: dict[str, Evaluation], seed: int) -> dict[str, Any]:
+    """hushrec minus every other system, on the same cases."""
     ours, differences = evaluations["hushrec"], {}
     for name, other in evaluations.items():
         if name != "hushrec":
@@ -234,6 +265,8 @@ def cost_section(config: RunConfig, checkpoint: Checkpoint) -> dict[str, Any]:
     seconds = float(facts["seconds"])
     return {
         "seconds": round(seconds, 2),
+        "rounds": checkpoint.server_round,
+        **({"best_round": facts["best"]["round"]} if "best" in facts else {}),
         "seconds_per_round": round(seconds / rounds, 3),
         "client_steps_per_second": round(facts["client_steps"] / seconds, 2) if seconds else 0.0,
         "bytes_up_per_client_round": facts["bytes_up"],

@@ -6,6 +6,7 @@
     checkpoint.safetensors  state after the last finished round; start.safetensors  state before round 1
     per_user.npz     figures of every case, for paired intervals across runs (simulations only)
     run.lock         held by the one process that works on the run
+    windows/, at_once/  of continual training: adapters of window ends, and a run that had everything from round 1
 
 It prints nothing; whoever shows progress passes a `Watcher` and listens to the "hushrec.rounds" log.
 """
@@ -38,7 +39,9 @@ from hushrec.common.workspace import encode_catalog, open_dataset, shared_graph,
 from hushrec.server.app import app as server_app
 from hushrec.server.checkpoint import Checkpoint, read_checkpoint, write_atomically
 from hushrec.server.rounds import evaluated_adapter
+from hushrec.simulations.continual import at_once_config
 from hushrec.simulations.grid import QUERY, TRAIN, CohortHandler, InProcessGrid
+from hushrec.simulations.interest_evaluation import check_interests
 from hushrec.simulations.ray_engine import train_on_ray
 from hushrec.simulations.report import write_report
 from hushrec.simulations.results import Spent, evaluate_run
@@ -119,11 +122,16 @@ def execute(config: RunConfig, watcher: Watcher | None = None, engine: str = IN_
         encode_catalog(config.model, open_dataset(config.data).catalog, watcher.encoding)
         model = shared_model(config.model, config.data)
         shared_graph(config.model, config.data)  # a missing knowledge graph is told before training
+        check_interests(config, open_dataset(config.data))
         if not (folder / START).exists():
             write_atomically(folder / START, save(model.untrained))
         untrained: Arrays = load_file(folder / START)
         watcher.step("training")
         checkpoint = _train(config, engine)
+        if (other := at_once_config(config)) is not None:
+            watcher.step("training again with everything from round 1, for comparison")
+            Path(other.run.directory).mkdir(exist_ok=True)
+            _train(other, engine)
         return finish(config, untrained, checkpoint, watcher.step, engine=engine)
 
 

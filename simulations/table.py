@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 Results = Mapping[str, Any]
-OURS, UNTRAINED = "hushrec", "frozen_lm"
+OURS, UNTRAINED, INTERESTS = "hushrec", "frozen_lm", "hushrec_interests"
 ROW_STYLES = {OURS: "cyan", UNTRAINED: "magenta"}
 # Every user gets other items from a draw: the highest coverage of all, and no merit.
 NEVER_BEST = ("random",)
@@ -23,6 +23,9 @@ NEVER_BEST = ("random",)
 REFERENCES = {
     "frozen_lm": "the same language model, untrained",
     "hushrec_no_graph": "the same adapter without the item graph",
+    "hushrec_click": "the same ranking, its first 50 re-ordered by the click model",
+    "hushrec_student": "a student of one or two layers that was taught its vectors",
+    INTERESTS: "the same adapter with interests from the user's own reviews",
     "popularity": "exact counts, no privacy",
     "dp_popularity": "the same epsilon spent on counts alone",
     "ease": "centralised, no privacy",
@@ -47,6 +50,7 @@ class Column:
         short: for a terminal, broken into lines of at most six characters.
         narrow: whether it has a place in a table of 80 characters, where not all columns fit.
         protocol: the only one whose tables show it; "" = all.
+        system: the one without which no table shows it; "" = none.
     """
 
     path: str
@@ -54,14 +58,17 @@ class Column:
     short: str
     narrow: bool = True
     protocol: str = ""
+    system: str = ""
 
 
 MOST_COLUMNS = 10  # of a table of 80 characters
+_GIVEN_UP = "warm/sampled99_HR@10"  # where even the narrow columns are too many
 COLUMNS = (
     Column("warm/HR@10", "HR@10", "warm\nHR\n@10"),
     Column("warm/NDCG@10", "NDCG@10", "warm\nNDCG\n@10"),
     Column("warm/sampled99_HR@10", "99-neg. HR@10", "99neg\nHR\n@10"),
     Column("warm/sampled99_NDCG@10", "99-neg. NDCG@10", "99neg\nNDCG\n@10"),
+    Column("warm/AUC", "AUC", "warm\nAUC", system=INTERESTS),
     Column("tail/NDCG@10", "tail NDCG@10", "tail\nNDCG\n@10"),
     Column("cold_items/NDCG@20", "cold items NDCG@20", "cold\nitems\nN@20"),
     Column("cold_items/Recall@20", "cold items Recall@20", "cold\nitems\nR@20", narrow=False),
@@ -90,6 +97,7 @@ def present_columns(results: Results) -> list[Column]:
     """The columns of the protocol for which any system has a figure."""
     systems, protocol = results["systems"].values(), results["protocol"]
     columns = [column for column in COLUMNS if column.protocol in ("", protocol)]
+    columns = [column for column in columns if not column.system or column.system in results["systems"]]
     return [column for column in columns if any(figure(system, column.path) for system in systems)]
 
 
@@ -124,6 +132,8 @@ def results_table(results: Results) -> Table:
     columns = present_columns(results)
     if len(columns) > MOST_COLUMNS:
         columns = [column for column in columns if column.narrow]
+    if len(columns) > MOST_COLUMNS:
+        columns = [column for column in columns if column.path != _GIVEN_UP]
     table.caption = "Mean, ± half of the 95 % interval. Bold: best but random." + _legend(columns)
     best = {column.path: best_systems(results, column.path) for column in columns}
     table.add_column("system", no_wrap=True)
@@ -139,7 +149,7 @@ def _legend(columns: Sequence[Column]) -> str:
     """What the short heads mean, as far as they are shown."""
     paths = [column.path for column in columns]
     parts = [
-        ("99neg: ranked among 99 sampled negatives.", "warm/sampled99_HR@10" in paths),
+        ("99neg: ranked among 99 sampled negatives.", "warm/sampled99_NDCG@10" in paths),
         ("N@20: NDCG@20.", any(path.endswith("/NDCG@20") for path in paths)),
         ("R@20: Recall@20.", any("/Recall@20" in path for path in paths)),
     ]
@@ -187,7 +197,8 @@ def gain_lines(results: Results) -> list[str]:
     lines = []
     for name, meaning in REFERENCES.items():
         differences = results.get("paired", {}).get(f"{OURS} - {name}", {})
-        judged = [(path, differences[path]) for path in JUDGED if path in differences]
+        paths = (*JUDGED, "warm/AUC") if name == INTERESTS else JUDGED
+        judged = [(path, differences[path]) for path in paths if path in differences]
         if not judged:
             continue
         lines.append(f"{OURS} against {name} ({meaning}):")

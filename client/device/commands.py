@@ -247,6 +247,9 @@ def recommend(
     ] = 0.0,
     rules: Annotated[Path | None, typer.Option(metavar="FILE", help="A rule file; see: hushrec rules --help.")] = None,
     group: Annotated[str, typer.Option(metavar="NAME", help="Also the rules of this group of users.")] = "",
+    interests: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Your interests; see: hushrec interests --help.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Recommend from everything logged here, with the model on this device, offline.
@@ -255,13 +258,15 @@ def recommend(
     """
     from hushrec.client.device.folder import open_device_folder
     from hushrec.client.device.recommendations import recommend_here
+    from hushrec.common.interest_profile import read_interests
     from hushrec.common.rules import read_rules
 
     if group and rules is None:
         raise ConfigError("--group chooses among the rules of a file: give --rules FILE too")
     read = read_rules(rules) if rules else None
     device = open_device_folder(folder)
-    answer = recommend_here(device, query=query, n=n, discovery=discovery, rules=read, group=group)
+    own = read_interests(interests) if interests else None
+    answer = recommend_here(device, query=query, interests=own, n=n, discovery=discovery, rules=read, group=group)
     if as_json:
         _print_json([dataclasses.asdict(one) for one in answer.recommendations])
         return

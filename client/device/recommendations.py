@@ -12,6 +12,7 @@ from hushrec.client.edge.folder import MANIFEST, check_edge_folder, sole_writer,
 from hushrec.client.edge.recommender import EdgeRecommender
 from hushrec.common.catalog import Catalog
 from hushrec.common.errors import BundleError, DataError
+from hushrec.common.interest_profile import InterestProfile
 from hushrec.common.recommendation import Answer
 from hushrec.common.rules import RuleFile
 
@@ -20,6 +21,7 @@ def recommend_here(
     folder: DeviceFolder,
     *,
     query: str = "",
+    interests: InterestProfile | None = None,
     n: int = 10,
     discovery: float = 0.0,
     rules: RuleFile | None = None,
@@ -29,13 +31,14 @@ def recommend_here(
 
     Args:
         query: what is wanted now, in words; it stays in memory.
+        interests: likes and dislikes, of the owner's interests file.
         n: at least 1.
         discovery: in [0, 1]; 1 ignores popularity.
         rules, group: what is excluded, required or boosted, and whose rules count beside everyone's.
     Raises:
         DataError: no model yet, or a database that cannot be read.
         BundleError: the model is damaged.
-        ConfigError: a number out of range, or a query where the model reads no texts, or a rule that
+        ConfigError: a number out of range, or a query or interests where the model reads no texts, or a rule that
             does not fit the model's catalogue.
     """
     if not (folder.edge / MANIFEST).exists():
@@ -47,7 +50,7 @@ def recommend_here(
     with folder.open_database() as database:
         history = database.history(recommender.catalog)
     applied = None if rules is None else rules.apply(recommender.catalog, group)
-    return recommender.answer(history.items, query=query, n=n, discovery=discovery, rules=applied)
+    return recommender.answer(history.items, query=query, interests=interests, n=n, discovery=discovery, rules=applied)
 
 
 def install_edge(folder: DeviceFolder, bundle: Path) -> int:

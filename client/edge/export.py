@@ -12,7 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from hushrec.client.edge.folder import EdgeFolder, sole_writer, write_edge_folder
-from hushrec.client.edge.pooled_encoder import merged_encoder, token_batches, tokenizer_json, write_onnx
+from hushrec.client.edge.pooled_encoder import (
+    PooledEncoder,
+    merged_encoder,
+    token_batches,
+    tokenizer_json,
+    write_onnx,
+)
 from hushrec.client.edge.prune import prune_feed_forward, prune_heads
 from hushrec.client.edge.quantise import MOST_LOSS, choose
 from hushrec.client.edge.ranking_check import Figures, RankingCheck, Validation
@@ -58,6 +64,7 @@ def export(
     experiment: str = "",
     validation: Validation | None = None,
     step: Callable[[str], None] = lambda name: None,
+    student: PooledEncoder | None = None,
 ) -> EdgeFolder:
     """Write vectors and encoder, and what was measured, to the manifest's "encoder".
 
@@ -67,10 +74,11 @@ def export(
         model, scorer: at `adapter`, of `Bundle.scorer()`.
         validation: gives NDCG on the run's validation cases; None: public texts decide.
         step: called with what is being done.
+        student: of client/edge/student.py, exported in place of the model's own encoder and priced against it.
     Raises:
         ConfigError: onnx or onnxruntime missing, an option out of range, or an architecture that cannot be exported.
     """
-    content, tokenizer, entry = _measured(model, catalog, scorer, options, validation, step)
+    content, tokenizer, entry = _measured(model, catalog, scorer, options, validation, step, student)
     step("writing the vectors")
     made = store_vectors(folder, model, catalog, scorer, adapter, privacy, experiment=experiment)
     files = {"encoder": content, "tokenizer": tokenizer}
@@ -85,6 +93,7 @@ def _measured(
     options: ExportOptions,
     validation: Validation | None,
     step: Callable[[str], None],
+    student: PooledEncoder | None,
 ) -> tuple[bytes, bytes, dict[str, Any]]:
     """The chosen ONNX model, its tokenizer, and the manifest's "encoder" with all that was tried."""
     step("exporting the encoder")
@@ -95,6 +104,9 @@ def _measured(
     step("measuring float32")
     whole = reference = check.measure("float32", content)
     rows, removed = [whole], None
+    if student is not None:
+        encoder, content = student, write_onnx(student, model.base, checked, length)
+        rows.append(reference := check.measure(f"float32, student of {len(student.layers)} layers", content))
     if options.prunes:
         step("pruning")
         gone = prune_heads(encoder, options.prune_heads, token_batches(model.base, _spread(texts, JUDGED), length))

@@ -19,6 +19,7 @@ from hushrec.client.edge.folder import EdgeFolder, open_edge_folder, sole_writer
 from hushrec.client.edge.text_encoder import OnnxTextEncoder
 from hushrec.common.catalog import Catalog, ItemRow, build_catalog, catalog_from_json, catalog_to_json
 from hushrec.common.errors import BundleError, ConfigError, DataError
+from hushrec.common.interest_profile import InterestProfile, interest_text
 from hushrec.common.recommendation import (
     PROFILE_WEIGHT,
     QUERY_WEIGHT,
@@ -127,6 +128,7 @@ class EdgeRecommender:
         *,
         query: str = "",
         profile: str = "",
+        interests: InterestProfile | None = None,
         n: int = 10,
         discovery: float = 0.0,
         rules: AppliedRules | None = None,
@@ -136,7 +138,8 @@ class EdgeRecommender:
         Args:
             history: int32 (k,), catalogue positions, oldest first; of an item named twice the later place counts.
             query, profile: what is wanted and by whom, in words. Years, genres and popularity in a query are
-                constraints (common/wish.py); other words, and a profile, need an encoder.
+                constraints (common/wish.py); other words, a profile and interests need an encoder.
+            interests: likes and dislikes, of `read_interests`.
             n: at least 1; fewer come back where the catalogue is exhausted.
             discovery: in [0, 1]; 0 = popularity as validated, 1 = popularity ignored.
             rules: on `catalog`, of `RuleFile.apply`.
@@ -149,11 +152,14 @@ class EdgeRecommender:
         understood = self._wishes.read(query)
         parts = ((profile, profile, PROFILE_WEIGHT), (query, understood.words, QUERY_WEIGHT))
         given = [(text, words, weight) for text, words, weight in parts if words]
+        interests = interests or InterestProfile()
         texts: list[ReadText] = []
-        if given:
-            encoded = self._encoder("a text").encode([words for _, words, _ in given], self.manifest["query_length"])
+        if written := [*(words for _, words, _ in given), *interests.phrases]:
+            encoded = self._encoder("a text").encode(written, self.manifest["query_length"])
             vectors = self._scorer.project(encoded)
-            texts = [ReadText(text, weight, vector) for (text, _, weight), vector in zip(given, vectors, strict=True)]
+            texts = [ReadText(text, weight, vector) for (text, _, weight), vector in zip(given, vectors, strict=False)]
+            if interests.interests:
+                texts.append(interest_text(interests, vectors[len(given) :]))
         given_items = self._distinct(history)
         return recommend_items(
             *(self._scorer, self.catalog, given_items, texts),

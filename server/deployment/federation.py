@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from hushrec.common.budget import enforced_claim, is_private, require_plan, spent_after, with_noise
 from hushrec.common.config import RunConfig
+from hushrec.common.datasets import data_folder
 from hushrec.common.errors import ConfigError, HushrecError
 from hushrec.common.invitation import Invitation, public_settings, read_invitation, write_invitation
 from hushrec.server.deployment import certificates, flower
@@ -58,7 +59,7 @@ def deployed_config(config: RunConfig, devices: int, run: Path) -> RunConfig:
     config = config.replace(
         federation__execution="one-by-one",
         run__directory=str(run),
-        data__folder=str(Path(folder).absolute()) if folder else "",
+        data__folder=str(Path(data_folder(folder)).absolute()) if folder else "",
         model__base=str(Path(base).absolute()) if Path(base).exists() else base,
     )
     records = config.privacy.max_records if config.privacy.unit == "record" else 1
@@ -71,12 +72,14 @@ def count_devices(config: RunConfig, devices: int) -> int:
     """How many clients the noise is for.
 
     Raises:
-        ConfigError: neither --devices nor the configuration says, or the clients are silos.
+        ConfigError: neither --devices nor the configuration says, the clients are silos, or see only a window.
     """
     if config.federation.shape != "devices":
         raise ConfigError(
             "a deployed client holds one user: federation.shape must be 'devices' (silos run in simulations only)"
         )
+    if config.data.window_ends:
+        raise ConfigError("a deployed client trains on what it holds now: leave out data.window-ends")
     if not (clients := devices or config.federation.clients_per_round):
         raise ConfigError(
             "say with --devices how many devices will be enrolled; federation.clients-per-round = 0 asks all"

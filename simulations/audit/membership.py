@@ -87,7 +87,7 @@ class CuriousServer:
         self.films: Items = np.arange(items) if training is None else training.astype(np.int64)
         matrices = {name for name, shape in self.model.shapes.items() if len(shape) == 2}
         self.user_map = next((name for name in ("user_head.weight", "user_core.weight") if name in matrices), "")
-        self._texts = RoundTexts(self.model)
+        self._texts = RoundTexts(self.model, seed)
         self._vectors = self._film_vectors()
 
     @torch.no_grad()

@@ -21,7 +21,7 @@ from opacus.grad_sample import GradSampleModule
 from opacus.optimizers import DPOptimizer
 from torch import Tensor, nn
 
-from hushrec.client.losses import record_losses
+from hushrec.client.losses import Record, record_losses
 from hushrec.client.rows import device_rows, draw_inputs
 from hushrec.common.base_model import PACKAGED, load_base_model, packaged_path
 from hushrec.common.config import RunConfig
@@ -144,11 +144,13 @@ def record_gradients(recommender: Any, config: RunConfig, partition: int, seed: 
         inner,
         inner.user_vectors(encoded[:, : train.window]),
         inner.item_vectors(encoded),
-        torch.zeros(index.shape),
-        torch.from_numpy(drawn.mask),
-        torch.from_numpy(drawn.twins),
-        log_correction=float(np.log(len(catalog.texts) / min(train.negatives, len(catalog.texts)))),
-        decay=config.model.recency_decay,
+        Record(
+            torch.zeros(index.shape),
+            torch.from_numpy(drawn.mask),
+            torch.from_numpy(drawn.twins),
+            log_correction=float(np.log(len(catalog.texts) / min(train.negatives, len(catalog.texts)))),
+            decay=config.model.recency_decay,
+        ),
     )
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Full backward hook is firing", category=UserWarning)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from hushrec.client.losses import record_losses
+from hushrec.client.losses import Record, record_losses
 from hushrec.common.recommender import Recommender
 
 DIM = 3
@@ -36,16 +36,17 @@ def inputs(lengths: list[int], width: int = 4, negatives: int = 3) -> dict[str, 
 
 
 def losses(given: dict[str, Tensor], *, log_correction: float = 0.7, decay: float = 0.9) -> Tensor:
-    return record_losses(model(), **given, log_correction=log_correction, decay=decay)
+    seen = {name: given[name] for name in ("log_popularity", "mask", "twins")}
+    record = Record(**seen, log_correction=log_correction, decay=decay)
+    return record_losses(model(), given["users"], given["items"], record)
 
 
 def test_a_record_of_two_items_and_one_negative_is_as_worked_out_by_hand() -> None:
     users = torch.tensor([[[1.0, 0.0, 0.0], [9.0, 9.0, 9.0]]])
     items = torch.tensor([[[0.5, 0.0, 0.0], [0.25, 0.0, 0.0], [1.0, 0.0, 0.0]]])
     popularity = torch.tensor([[0.0, 2.0, 1.0]])
-    found = record_losses(
-        model(), users, items, popularity, torch.ones(1, 2), torch.zeros(1, 1).bool(), log_correction=0.7, decay=0.5
-    )
+    record = Record(popularity, torch.ones(1, 2), torch.zeros(1, 1).bool(), log_correction=0.7, decay=0.5)
+    found = record_losses(model(), users, items, record)
     # logits of own item 0, own item 1 (the target), negative: 2 x similarity + 0.5 x popularity (+ correction)
     logits = [1.0, 0.5 + 1.0, 2.0 + 0.5 + 0.7]
     assert found.item() == pytest.approx(math.log(sum(map(math.exp, logits))) - logits[1], rel=1e-6)
@@ -135,16 +136,14 @@ def test_no_target_is_seen_by_the_vector_that_predicts_it() -> None:
 def test_the_correction_makes_negatives_stand_for_the_whole_catalogue() -> None:
     catalogue, sampled = 600, 60
     users, items = torch.zeros(1, 2, DIM), torch.zeros(1, 2 + sampled, DIM)
-    found = record_losses(
-        model(),
-        users,
-        items,
+    record = Record(
         torch.zeros(1, 2 + sampled),
         torch.ones(1, 2),
         torch.zeros(1, sampled).bool(),
         log_correction=math.log(catalogue / sampled),
         decay=0.9,
     )
+    found = record_losses(model(), users, items, record)
     assert found.item() == pytest.approx(math.log(2 + catalogue), rel=1e-6)
 
 

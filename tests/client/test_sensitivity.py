@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from support.records import (
+    COMPONENTS,
     DENOMINATOR,
     RATE,
     C,
@@ -58,7 +59,7 @@ def real(setup: Setup) -> Callable[[Pairs], Tensor]:
 
 
 KINDS: list[dict[str, Any]] = [{"model__adapter": kind} for kind in ("lora", "ffa", "sb")]
-KINDS += [{"model__top_layers": 0}, {"model__head_core": "full"}, {"model__head_core": "scale"}]
+KINDS += [{"model__top_layers": 0}, {"model__head_core": "full"}, {"model__head_core": "scale"}, *COMPONENTS]
 
 
 @pytest.mark.parametrize("strength", [1.0, 30.0])

@@ -38,7 +38,17 @@ def a_value(key: str, wanted: Any) -> st.SearchStrategy[Scalar]:
 
 VALID = st.fixed_dictionaries({}, optional={key: a_value(key, wanted) for key, wanted in _fields().items()})
 # Combinations that contradict each other are tested one by one below.
-ALONE: dict[str, Scalar] = {"privacy.mechanism": "none", "model.train-heads": True, "model.core-init": "identity"}
+ALONE: dict[str, Scalar] = {
+    "privacy.mechanism": "none",
+    "model.train-heads": True,
+    "model.core-init": "identity",
+    "server.warm-start": "none",
+    "evaluation.every": 1,
+    "evaluation.patience": 0,
+    "model.click": False,
+    "server.anchor": 0.0,
+    "data.window-ends": "",
+}
 FREE = VALID.map(lambda flat: {**flat, **ALONE})
 
 
@@ -132,7 +142,8 @@ def test_a_whole_number_stands_for_a_float(key: str) -> None:
     value = 1 if high is None or high >= 1 else 0
     if key == "privacy.target-delta" or not (low is None or low <= value):
         return
-    found = RunConfig.from_flat({"train.local-steps": 2, key: value}).to_flat()[key]
+    others = {"train.local-steps": 2, "privacy.popularity-noise-multiplier": 1.0}
+    found = RunConfig.from_flat({**others, key: value}).to_flat()[key]
     assert found == value
     assert type(found) is float
 

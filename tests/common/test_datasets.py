@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from hushrec.common.datasets import DATASETS, describe, load_dataset
+from hushrec.common.datasets import DATASETS, data_folder, describe, load_dataset
 from hushrec.common.errors import ConfigError
 
 
@@ -27,7 +27,7 @@ def test_option_that_does_not_fit_is_an_error(options: dict[str, str], message: 
 
 def test_names_are_those_of_the_contract() -> None:
     films = ["movielens-small", "movielens-100k", "movielens-1m", "movielens-1m-implicit"]
-    assert list(DATASETS) == ["synthetic", *films, "recbole", "csv"]
+    assert list(DATASETS) == ["synthetic", *films, "recbole", "amazon", "csv"]
 
 
 def test_description_gives_counts_times_ties_tail_and_drops() -> None:
@@ -50,3 +50,14 @@ def test_description_of_data_without_times_says_so(tmp_path: Path, monkeypatch: 
         lines = dict(describe(load_dataset("csv", folder=str(tmp_path))))
         assert lines["time span"] == span
         assert lines["profiles"] == "0 users"
+
+
+def test_a_folder_is_also_looked_for_below_the_data_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HUSHREC_DATA", str(tmp_path / "all"))
+    (tmp_path / "all" / "shop").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    assert data_folder("shop") == str(tmp_path / "all" / "shop")
+    assert data_folder("absent") == "absent"
+    assert data_folder("") == ""
+    (tmp_path / "shop").mkdir()
+    assert data_folder("shop") == "shop"  # what is here goes first

@@ -20,11 +20,19 @@ from hushrec.common.identity import hash_user_ids, load_id_key, mask_text, mix_h
         ("call 030/1234567 or 555-123-4567", "call [phone] or [phone]"),
         ("a 24-year-old technician", "a 24-year-old technician"),
         ("likes films of 1990-1995 and 2001, 2004", "likes films of 1990-1995 and 2001, 2004"),
+        ("card 4111 1111 1111 1111 or 4111111111111111", "card [number] or [number]"),
+        ("films of 1990-1995 1996-1999 again", "films of 1990-1995 1996-1999 again"),
+        ("pay DE89 3704 0044 0532 0130 00 with AB12-CD34EF-GH56", "pay [code] with [code]"),
+        ("follow @jo_doe, or a@b", "follow [handle], or a@b"),
+        ("ship it to 12 Old Mill Road, Ashford", "ship it to [address], Ashford"),
+        ("ich wohne Lindenstraße 12a", "ich wohne [address]"),
+        ("SCI-FI-HORROR and UP-TO-DATE, 12 Monkeys", "SCI-FI-HORROR and UP-TO-DATE, 12 Monkeys"),
         ("  two\n lines ", "two lines"),
     ],
 )
-def test_addresses_links_and_phone_numbers_are_masked(given: str, expected: str) -> None:
+def test_personal_data_in_free_text_are_masked(given: str, expected: str) -> None:
     assert mask_text(given) == expected
+    assert mask_text(expected) == expected
 
 
 def test_key_is_made_once_and_only_the_owner_can_read_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -32,7 +32,7 @@ def test_items_get_the_entities_at_both_ends_and_their_own(tmp_path: Path, catal
 
 def test_missing_files_are_named_with_the_remedy(tmp_path: Path, catalog: Catalog) -> None:
     write(tmp_path, link=LINK)
-    with pytest.raises(DataError, match=r"small\.kg and small\.link.*set model\.graph"):
+    with pytest.raises(DataError, match=r"small\.kg and small\.link.*model\.graph and server\.warm-start.*choose"):
         read_item_entities(tmp_path, catalog)
     with pytest.raises(DataError, match=r"model\.graph"):
         read_item_entities(tmp_path / "nowhere", catalog)

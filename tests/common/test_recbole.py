@@ -107,3 +107,13 @@ def test_two_data_sets_in_one_folder_need_the_folder_name(tmp_path: Path) -> Non
 def test_missing_folder_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"no such folder"):
         load_dataset("recbole", folder=str(tmp_path / "absent"))
+
+
+def test_reviews_follow_their_interactions_and_are_masked(tmp_path: Path) -> None:
+    head, *rows = INTER.splitlines()
+    texts = ["good, mail jo@example.org", "slow", ""]
+    inter = "\n".join([f"{head}\treview:token_seq", *(f"{row}\t{text}" for row, text in zip(rows, texts, strict=True))])
+    dataset = load(tmp_path, inter=f"{inter}\n1\t10\t1\t999\tlater, of the same item\n")
+    by_length = sorted(zip(map(len, dataset.histories), dataset.reviews, strict=True))
+    assert by_length == [(1, ("",)), (2, ("slow", "good, mail [email]"))]
+    assert load(tmp_path).reviews == ()

@@ -44,7 +44,7 @@ def build(head_core: str = "none") -> Any:
     recommender.center.data.normal_()
     for parameter in recommender.user_core.parameters():
         parameter.data.normal_()
-    return SimpleNamespace(recommender=recommender, prefix=range(ITEMS), training_items=None)
+    return SimpleNamespace(recommender=recommender, prefix=range(ITEMS), training_items=None, profiles=None)
 
 
 @pytest.fixture

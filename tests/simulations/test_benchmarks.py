@@ -8,6 +8,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -111,7 +112,7 @@ def test_a_naive_side_that_differs_is_refused(
 ) -> None:
     naive, client = load("against_naive"), load("naive_client")
     real = client.record_losses
-    monkeypatch.setattr(client, "record_losses", lambda *args, **kwargs: real(*args, **{**kwargs, "decay": 0.5}))
+    monkeypatch.setattr(client, "record_losses", lambda *args: real(*args[:3], replace(args[3], decay=0.5)))
     with pytest.raises(SystemExit, match="nothing was compared"):
         naive.compare(tmp_path, 3, 1, "loop", small, "synthetic", 40)
 

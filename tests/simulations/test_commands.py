@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -142,6 +143,36 @@ def test_evaluate_measures_faithfulness_and_robustness_of_a_run(run: Path) -> No
     assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
     with pytest.raises(ConfigError, match="leave out the data options"):
         call("evaluate", run, "--robustness", "--data", "synthetic")
+
+
+def test_evaluate_turns_the_dial_and_judges_fairness(run: Path, tmp_path: Path) -> None:
+    picture = tmp_path / "dial.svg"
+    shown = " ".join(call("evaluate", run, "--dial", "--fairness", "--out", picture).split())
+    assert picture.read_text().startswith("<?xml")
+    for line in ("0.5 x 1", "recommend --discovery d is this dial", "share of top-10 places", "Calibrated minus plain"):
+        assert line in shown
+    found = json.loads(call("evaluate", run, "--dial", "--fairness", "--json"))
+    assert len(found["dial"]["points"]) == 9
+    assert found["dial"]["references"] == {}  # this run has no results.json
+    assert {gap["attribute"] for gap in found["fairness"]["gaps"]} <= {"activity"}  # all that synthetic data have
+
+
+def test_evaluate_sets_two_runs_side_by_side(run: Path, tmp_path: Path) -> None:
+    found = json.loads(call("evaluate", run, "--robustness", "--against", run, "--json"))["robustness"]
+    assert found["against"]["clean"] == found["clean"]
+    assert {(d["value"]["mean"], d["value"]["high"]) for d in found["paired"].values()} == {(0.0, 0.0)}
+    assert set(found["paired"]) == {"clean", *found["perturbed"]}
+    fakes = [row for name, row in found["perturbed"].items() if "fake items" in name]
+    assert [0 <= row["slots"]["mean"] <= 1 for row in fakes] == [True, True]
+    other = tmp_path / "other"
+    shutil.copytree(run, other)
+    config = (other / "experiment.toml").read_text().replace('protocol = "p1"', 'protocol = "joint"')
+    (other / "experiment.toml").write_text(config)
+    with pytest.raises(ConfigError, match="other data, protocol or split"):
+        call("evaluate", run, "--robustness", "--against", other)
+    for wrong in (("--against", run), ("--out", tmp_path / "x.png")):
+        with pytest.raises(ConfigError, match="--against goes with --robustness"):
+            call("evaluate", run, *wrong)
 
 
 def test_evaluate_of_a_run_uses_its_own_data_and_changes_nothing(run: Path) -> None:

@@ -15,7 +15,7 @@ from hushrec.common.scorer import LMScorer
 from hushrec.common.scoring import ScoringChoices
 from hushrec.common.splits import Split, build_split
 from hushrec.common.workspace import Model, open_dataset, open_split, shared_model
-from hushrec.server.ranking import validation_ndcg
+from hushrec.server.ranking import train_counts, validation_ndcg
 from hushrec.simulations.frozen import (
     DIMS,
     POWERS,
@@ -25,6 +25,7 @@ from hushrec.simulations.frozen import (
     choices_grid,
     cold_start_choices,
     frozen_scorer,
+    profile_vectors,
 )
 
 Parts = tuple[Model, Split]
@@ -151,3 +152,35 @@ def test_the_graph_weight_is_chosen_on_validation_and_may_be_none(parts: Parts) 
         validation_ndcg(scorer.with_graph(ItemGraph(matrix, 2), weight), split, seed=0) for weight in GRAPH_WEIGHTS
     )
     assert validation_ndcg(found[0], split, seed=0) == best
+
+
+def test_new_users_whose_taste_tells_nothing_are_served_by_popularity(tiny: Callable[..., RunConfig]) -> None:
+    config = tiny(privacy__mechanism="none")
+    model, split = shared_model(config.model, config.data), open_split(config.data)
+    counts = np.log1p(train_counts(split)).astype(np.float32)
+    scorer = LMScorer("hushrec", model, model.untrained, counts, ScoringChoices())
+    scorer.item_vectors = np.random.default_rng(0).normal(size=scorer.item_vectors.shape).astype(np.float32)
+    scorer.scale = 8 * float(np.std(scorer.prior)) / float(np.std(scorer.products(scorer.history_vectors)))
+    found = cold_start_choices(scorer, split, open_dataset(config.data), 0)
+    assert found.choices.short_popularity_weight > 3
+
+
+def test_a_profile_is_read_by_the_encoder_that_the_model_holds(parts: Parts, tiny: Callable[..., RunConfig]) -> None:
+    model, split = parts
+    dataset = open_dataset(tiny(privacy__mechanism="none").data)
+    model.recommender.write(model.untrained)
+    before = profile_vectors(model, dataset, split)
+    model.recommender.write({name: value + np.float32(0.5) for name, value in model.untrained.items()})
+    after = profile_vectors(model, dataset, split)
+    assert before
+    assert (
+        set(before)
+        == set(after)
+        == {
+            case.user
+            for group in ("validation", "cold_users/0")
+            for case in split.cases[group]
+            if dataset.profiles[case.user]
+        }
+    )
+    assert any(not np.allclose(before[user], after[user]) for user in before)

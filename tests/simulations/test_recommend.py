@@ -15,6 +15,7 @@ from hushrec.common.interactions import History
 from hushrec.common.rules import Rule, RuleFile
 from hushrec.common.scorer import LMScorer
 from hushrec.common.scoring import ScoringChoices
+from hushrec.common.settings import ModelConfig
 from hushrec.common.splits import Case
 from hushrec.common.workspace import Model
 from hushrec.simulations.recommend import Wish, no_history, recommend
@@ -36,6 +37,8 @@ def catalog() -> Catalog:
 
 class TwoTastes:
     """Stands for a model that encodes only the texts of TEXTS."""
+
+    config = ModelConfig()
 
     def encode_texts(self, texts: list[str]) -> torch.Tensor:
         return torch.tensor([TEXTS[text] for text in texts])
@@ -62,6 +65,7 @@ def scorer(popularity_weight: float = 0.0, profile_weight: float = 0.0) -> LMSco
         "_center": np.zeros(2, dtype=np.float32),
         "_head": np.eye(2, dtype=np.float32),
         "_profiles": {},
+        "_fused": None,
     }
     found.__dict__.update(values)
     return found

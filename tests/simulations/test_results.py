@@ -33,6 +33,7 @@ LAYOUT = {
     "privacy": {"mechanism", "unit", "relation", "epsilon", "delta", "accountant", "trust"},
     "cost": {
         *("seconds", "seconds_per_round", "client_steps_per_second", "peak_rss_mb", "refused", "machine", "engine"),
+        "rounds",
         *("bytes_up_per_client_round", "bytes_down_per_client_round", "bytes_up_per_client_in_releases"),
     },
 }

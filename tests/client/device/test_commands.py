@@ -161,6 +161,9 @@ def test_recommend_shows_what_was_understood_and_holds_to_rules(
     assert json.loads(client("recommend", kitchen.path, "--rules", rules, "--json")) == every
     with pytest.raises(ConfigError, match="give --rules FILE too"):
         client("recommend", kitchen.path, "--group", "kids")
+    (tmp_path / "interests.toml").write_text('[[like]]\nphrase = "quiet crime"\n')
+    with pytest.raises(ConfigError, match="no encoder for a text"):  # of vectors alone
+        client("recommend", kitchen.path, "--interests", tmp_path / "interests.toml")
 
 
 def test_log_keeps_the_later_time_and_refuses_what_means_nothing(kitchen: DeviceFolder) -> None:

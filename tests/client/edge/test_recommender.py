@@ -15,6 +15,7 @@ from hushrec.client.edge.recommender import EdgeRecommender
 from hushrec.client.edge.vectors import write_vectors
 from hushrec.common.catalog import ItemRow
 from hushrec.common.errors import ConfigError, DataError
+from hushrec.common.interest_profile import Interest, InterestProfile
 from hushrec.common.rules import Rule, RuleFile
 from hushrec.simulations.recommend import Wish, recommend
 
@@ -49,6 +50,20 @@ def test_the_answer_is_that_of_the_bundle(
         assert ours.score == pytest.approx(theirs.score, abs=2e-4)  # scores are shown with four digits
     if query:
         assert any("matches: crime in a harbour" in item.reasons for item in found)
+
+
+def test_interests_are_read_as_from_the_bundle(trained: Any, device: EdgeRecommender) -> None:
+    own = InterestProfile((Interest("dragons"), Interest("crime in a harbour", liked=False, weight=0.5)))
+    for items, query in ((history(9, 8, 7), ""), (history(), "comet"), (history(), "")):
+        wish = Wish(items, query=query, interests=own)
+        expected = recommend(trained.model, trained.scorer, trained.catalog, wish, n=8)
+        found = device.answer(items, query=query, interests=own, n=8)
+        assert [(item.item_id, item.reasons) for item in found.recommendations] == [
+            (item.item_id, item.reasons) for item in expected.recommendations
+        ]
+        without = device.answer(items, query=query, n=8)
+        assert [i.score for i in found.recommendations] != [i.score for i in without.recommendations]
+    assert any("your interest in dragons" in item.reasons for item in found.recommendations)
 
 
 def test_vectors_alone_recommend_from_a_history_and_a_query_names_the_remedy(trained: Any, tmp_path: Path) -> None:

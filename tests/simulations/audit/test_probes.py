@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from scipy import stats
+from support.records import EVERY_COMPONENT
 
 from hushrec.common import encoder
 from hushrec.common.config import RunConfig
@@ -33,6 +34,11 @@ C3 = {
     "federation__clients_per_round": 0,
 }
 CLAIMS = {"C1": C1, "C2": C2, "C3": C3}
+IN_A_RECORD = {  # a profile belongs to no record
+    key: value
+    for key, value in EVERY_COMPONENT.items()
+    if key != "model__profiles" and not key.startswith(("privacy", "federation"))
+}
 STATISTICS = {
     "model__head_core": "full",
     "model__core_init": "statistics",
@@ -77,8 +83,14 @@ def test_clean_code_passes_every_probe(tiny: Callable[..., RunConfig], claim: st
         {**C2, **STATISTICS},
         {**C1, "model__dtype": "bfloat16", "federation__wire": "float16", "privacy__max_grad_norm": 50.0},
         {**C1, "privacy__max_records": 1, "privacy__record_span": "week"},
+        {**C1, **IN_A_RECORD},
+        {**C2, **EVERY_COMPONENT, "privacy__popularity_noise_multiplier": 3.0},
+        {**EVERY_COMPONENT, **C3, "federation__shape": "devices"},
     ],
-    ids=["local steps", "no layers", "statistics", "statistics of silos", "16 bits", "one record"],
+    ids=[
+        *("local steps", "no layers", "statistics", "statistics of silos", "16 bits", "one record"),
+        *("components of a record", "every component of silos", "every component under a trusted server"),
+    ],
 )
 def test_clean_code_passes_under_other_settings(tiny: Callable[..., RunConfig], changes: dict[str, Any]) -> None:
     assert {name for name, said in verdicts(tiny(**changes)).items() if not said.startswith("holds")} == set()
