@@ -58,7 +58,8 @@ def perturbed(model: Recommender, users: Tensor, items: Tensor, record: Record, 
     user_slopes, item_slopes = torch.autograd.grad(total, [user_leaves, item_leaves])
 
     def moved(vectors: Tensor, slopes: Tensor) -> Tensor:
-        return vectors + radius * vectors.detach().norm(dim=-1, keepdim=True) * F.normalize(slopes, dim=-1)
+        step: Tensor = vectors.detach().norm(dim=-1, keepdim=True) * F.normalize(slopes, dim=-1)
+        return vectors + radius * step
 
     return moved(users, user_slopes), moved(items, item_slopes)
 

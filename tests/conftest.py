@@ -23,10 +23,15 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import settings
 
 from hushrec.common.config import RunConfig
 from hushrec.common.datasets import load_dataset
 from hushrec.common.run_ledger import close_ledgers
+
+# A machine that is busy for 200 ms fails no property; pytest-timeout ends what really hangs.
+settings.register_profile("hushrec", deadline=None)
+settings.load_profile("hushrec")
 
 # Two at most: with more than there are free cores, small products wait for each other; OMP_NUM_THREADS=1 stands.
 torch.set_num_threads(min(2, torch.get_num_threads()))
