@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import scipy.sparse
+import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
@@ -27,7 +28,7 @@ from hushrec.common.protocol import Arrays
 from hushrec.common.scorer import LMScorer
 from hushrec.common.scoring import ScoringChoices
 from hushrec.common.settings import ModelConfig
-from hushrec.common.workspace import Model, build_model
+from hushrec.common.workspace import Model, build_model, build_text_model
 
 FORMAT = 1
 MANIFEST, ADAPTER, CATALOG = "manifest.json", "adapter.safetensors", "catalog.json"
@@ -65,7 +66,26 @@ class Bundle:
         Raises:
             BundleError: the base model at hand is not the one the adapter was trained on, or shapes differ.
         """
-        model = build_model(self.model_config, self.catalog)
+        model = self._checked(build_model(self.model_config, self.catalog))
+        scorer = LMScorer("hushrec", model, self.adapter, self.log_popularity, self.choices)
+        if self.graph is not None:
+            scorer = scorer.with_graph(self.graph, self.choices.graph_weight)
+        return model, scorer
+
+    def text_model(self, center: NDArray[np.float32]) -> Model:
+        """The model at the adapter, to encode texts beside stored vectors of the catalogue.
+
+        Args:
+            center: float32 (width,), of the stored vectors' heads.
+        Raises:
+            BundleError: as `scorer`.
+        """
+        model = self._checked(build_text_model(self.model_config, self.catalog))
+        model.recommender.write(self.adapter)
+        model.recommender.center.data.copy_(torch.from_numpy(np.array(center)))
+        return model
+
+    def _checked(self, model: Model) -> Model:
         if model.base.sha256 != self.base_sha256:
             raise BundleError(
                 f"the bundle was trained on a base model with SHA-256 {self.base_sha256[:12]}..., but "
@@ -73,10 +93,7 @@ class Bundle:
             )
         if {name: value.shape for name, value in self.adapter.items()} != model.shapes:
             raise BundleError("the bundle's adapter does not fit its own model configuration; it is damaged")
-        scorer = LMScorer("hushrec", model, self.adapter, self.log_popularity, self.choices)
-        if self.graph is not None:
-            scorer = scorer.with_graph(self.graph, self.choices.graph_weight)
-        return model, scorer
+        return model
 
 
 def write_bundle(folder: Path, bundle: Bundle) -> None:

@@ -150,12 +150,17 @@ def read_rules(path: Path) -> RuleFile:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not TOML: {error}") from error
     try:
-        return _rule_file(content)
+        return parse_rules(content)
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from error
 
 
-def _rule_file(content: dict[str, Any]) -> RuleFile:
+def parse_rules(content: dict[str, Any]) -> RuleFile:
+    """The rules of a file's content, as TOML or JSON has it.
+
+    Raises:
+        ConfigError: a rule that is incomplete; names it.
+    """
     _only(content, _FILE_KEYS, "the file")
     tables = content.get("rule", [])
     if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):

@@ -150,8 +150,31 @@ def build_model(config: ModelConfig, catalog: Catalog) -> Model:
     With model.head-init = "whitening" both heads start at the frozen control (PCA whitening of the catalogue), so
     training starts at the best untrained recommender instead of at noise.
     """
-    base = load_base_model(config.base)
     prefix = encode_catalog(config, catalog)
+    base, recommender = _untrained(config, catalog)
+    start = _start(recommender, prefix, config)
+    recommender.eval()
+    release_memory()  # loading took several times what stays
+    return Model(
+        config, base, prefix, recommender, recommender.read(), start, variants=encode_variants(config, catalog)
+    )
+
+
+def build_text_model(config: ModelConfig, catalog: Catalog) -> Model:
+    """The model without the catalogue's states: it encodes texts, in a second whatever the catalogue's size.
+
+    Heads and centre are not started: what ranks with it has stored vectors (common/stored_vectors.py).
+    """
+    base, recommender = _untrained(config, catalog)
+    recommender.eval()
+    nothing = Prefix(torch.zeros(0, base.width), torch.zeros(1, dtype=torch.int64))
+    start = np.zeros((0, config.head_dim), dtype=np.float32)
+    return Model(config, base, nothing, recommender, recommender.read(), start)
+
+
+def _untrained(config: ModelConfig, catalog: Catalog) -> tuple[BaseModel, Recommender]:
+    """Base model and recommender, on the device that computes."""
+    base = load_base_model(config.base)
     encoder = TextEncoder(
         base,
         top_layers=config.top_layers,
@@ -175,12 +198,7 @@ def build_model(config: ModelConfig, catalog: Catalog) -> Model:
     )
     recommender.to(device := torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     encoder.device = device
-    start = _start(recommender, prefix, config)
-    recommender.eval()
-    release_memory()  # loading took several times what stays
-    return Model(
-        config, base, prefix, recommender, recommender.read(), start, variants=encode_variants(config, catalog)
-    )
+    return base, recommender
 
 
 def encode_variants(config: ModelConfig, catalog: Catalog) -> Prefix | None:

@@ -72,7 +72,7 @@ def ablation(base: AblationRun, runs: Sequence[AblationRun]) -> dict[str, Any]:
         base: the run without any component.
         runs: in the order of the rows; the base run may be among them and is left out.
     Returns:
-        "base": its figures; "rows": one per component and system, with "figures" (mean and interval), "differences"
+        "experiment": of the base run; "base": its figures; "rows": one per component and system, with "figures" (mean and interval), "differences"
         (component - without it, paired, with verdict), "epsilon_cost", "seconds", "bytes_up" and "data".
     Raises:
         DataError: a run of the base run's data that was evaluated on other cases.
@@ -84,7 +84,7 @@ def ablation(base: AblationRun, runs: Sequence[AblationRun]) -> dict[str, Any]:
         own = [name for name in run.values if name.startswith(f"{OURS}_") and name != f"{OURS}_no_graph"]
         # What is done after training is a system beside hushrec; otherwise hushrec itself is another one.
         rows += [_row(run, system, run) for system in own] or [_row(run, OURS, base)]
-    return {"base": _facts(base, OURS), "rows": rows}
+    return {"experiment": base.results["experiment"], "base": _facts(base, OURS), "rows": rows}
 
 
 def _row(run: AblationRun, system: str, reference: AblationRun) -> dict[str, Any]:

@@ -22,6 +22,11 @@ ABLATION_EXAMPLES = (
     "  hushrec ablation runs/base runs/dropout runs/contrast\n\n"
     "  hushrec ablation runs/base runs/* --out ablation.json"
 )
+# Of ablation.COLUMNS and ablation.cost_cells, in lines that leave room for the component in 80 characters.
+_HEADS = (
+    *("warm\nNDCG\n@10", "tail\nrecall\n@10", "cold\nitems\nN@20", "users\nh=0\nN@20", "users\nh=5\nN@20"),
+    *("cover-\nage\n@10", "eps.\ncost", "s", "up"),
+)
 
 
 def ablation(
@@ -58,15 +63,15 @@ def ablation(
 def _table(found: dict[str, Any]) -> Table:
     from hushrec.simulations.ablation import COLUMNS, MARKS, cost_cells, label
 
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
-    table.add_column("component")
-    for head in [*COLUMNS.values(), "epsilon cost", "s", "up"]:
-        table.add_column("\n".join(head.split(" ")), justify="right", no_wrap=True)
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=0)
+    table.add_column("component", width=18, overflow="fold")
+    for head in _HEADS:
+        table.add_column(head, justify="right", no_wrap=True)
     for row in [found["base"], *found["rows"]]:
         cells = []
         for path in COLUMNS:
             value, difference = row["figures"].get(path), row.get("differences", {}).get(path)
-            mark = MARKS.get(difference["verdict"], "") if difference else ""
-            cells.append(Text(f"{value['mean']:.3f}{mark}" if value else "–"))
+            mark = MARKS.get(difference["verdict"], " ") if difference else " "
+            cells.append(Text(f"{value['mean']:.3f}{mark.strip() or ' '}" if value else "–"))
         table.add_row(Text(label(row, found["base"])), *cells, *map(Text, cost_cells(row)))
     return table

@@ -36,6 +36,7 @@ from hushrec.simulations.interests_command import interests_app
 from hushrec.simulations.leakcheck_command import LEAKCHECK_EXAMPLES, leakcheck
 from hushrec.simulations.ratings_command import RATINGS_EXAMPLES, ratings_command
 from hushrec.simulations.rules_command import RULES_EXAMPLES, rules
+from hushrec.simulations.serve_command import serve_app
 
 app = typer.Typer(
     name="hushrec",
@@ -61,6 +62,7 @@ app.command(epilog=study_commands.FRONTIER_EXAMPLES)(study_commands.frontier)
 app.command(epilog=ABLATION_EXAMPLES)(ablation)
 app.add_typer(commands.data_app, name="data")
 app.add_typer(interests_app, name="interests")
+app.add_typer(serve_app, name="serve")
 
 
 def experiment_names() -> list[str]:

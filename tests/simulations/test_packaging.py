@@ -49,7 +49,8 @@ def test_the_wheel_is_small_and_holds_no_tests_no_weights_and_no_data(wheel: zip
     assert sum(entry.file_size for entry in wheel.infolist()) < 2_000_000
     for name in wheel.namelist():
         assert "test" not in name.split("/")[1]
-        assert Path(name).suffix in {".py", ".toml", ".typed", ".txt", ".json", ""} or ".dist-info/" in name
+        page = name.startswith("hushrec/server/serving/page/") and Path(name).suffix in {".html", ".css", ".js", ".svg"}
+        assert page or Path(name).suffix in {".py", ".toml", ".typed", ".txt", ".json", ""} or ".dist-info/" in name
 
 
 def test_the_command_is_installed() -> None:
