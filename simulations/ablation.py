@@ -72,8 +72,9 @@ def ablation(base: AblationRun, runs: Sequence[AblationRun]) -> dict[str, Any]:
         base: the run without any component.
         runs: in the order of the rows; the base run may be among them and is left out.
     Returns:
-        "experiment": of the base run; "base": its figures; "rows": one per component and system, with "figures" (mean and interval), "differences"
-        (component - without it, paired, with verdict), "epsilon_cost", "seconds", "bytes_up" and "data".
+        "experiment": of the base run; "base": its figures; "rows": one per component and system, with "figures" (mean
+        and interval), "differences" (component - without it, paired, with verdict), "against", "epsilon_cost",
+        "seconds", "bytes_up" and "data".
     Raises:
         DataError: a run of the base run's data that was evaluated on other cases.
     """
