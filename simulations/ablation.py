@@ -32,7 +32,8 @@ COLUMNS = {  # path in results.json -> head of the column
 }
 RELEASE_NOISE = 5.0  # of the popularity release of ml100k-central, the experiment that a release is priced in
 RELEASE_DELTA = 1e-5
-MARKS = {"above": " ▲", "below": " ▼"}
+_MARKS = {"above": "▲", "below": "▼"}
+_SHOWN = 5e-4  # smaller differences are none in what is printed, and come from 16-bit sums
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,6 +135,14 @@ def epsilon_cost(config: RunConfig) -> float:
     return epsilon_rdp([PrivacyEvent(RELEASE_NOISE, 1.0, 1, "popularity")], RELEASE_DELTA)
 
 
+def mark(row: dict[str, Any], path: str) -> str:
+    """▲ or ▼ where the paired interval of the difference leaves 0 out and the difference can be seen; "" otherwise."""
+    difference = row.get("differences", {}).get(path)
+    if difference is None or abs(difference["mean"]) < _SHOWN:
+        return ""
+    return _MARKS.get(difference["verdict"], "")
+
+
 def label(row: dict[str, Any], base: dict[str, Any]) -> str:
     """What a row is called: the component, the system where that is not hushrec, other data than the base run's."""
     system = "" if row["system"] == OURS else f" ({row['system']})"
@@ -153,9 +162,7 @@ def ablation_markdown(table: dict[str, Any]) -> str:
     for row in [table["base"], *table["rows"]]:
         cells = [label(row, table["base"])]
         for path in COLUMNS:
-            found, mark = row["figures"].get(path), ""
-            if difference := row.get("differences", {}).get(path):
-                mark = MARKS.get(difference["verdict"], "")
-            cells.append(f"{found['mean']:.3f} ± {half_interval(found):.3f}{mark}" if found else "–")
+            found, sign = row["figures"].get(path), mark(row, path)
+            cells.append(f"{found['mean']:.3f} ± {half_interval(found):.3f} {sign}".rstrip() if found else "–")
         lines.append("| " + " | ".join([*cells, *cost_cells(row)]) + " |")
     return "\n".join(lines) + "\n"

@@ -61,7 +61,7 @@ def ablation(
 
 
 def _table(found: dict[str, Any]) -> Table:
-    from hushrec.simulations.ablation import COLUMNS, MARKS, cost_cells, label
+    from hushrec.simulations.ablation import COLUMNS, cost_cells, label, mark
 
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=0)
     table.add_column("component", width=18, overflow="fold")
@@ -70,8 +70,7 @@ def _table(found: dict[str, Any]) -> Table:
     for row in [found["base"], *found["rows"]]:
         cells = []
         for path in COLUMNS:
-            value, difference = row["figures"].get(path), row.get("differences", {}).get(path)
-            mark = MARKS.get(difference["verdict"], " ") if difference else " "
-            cells.append(Text(f"{value['mean']:.3f}{mark.strip() or ' '}" if value else "–"))
+            value = row["figures"].get(path)
+            cells.append(Text(f"{value['mean']:.3f}{mark(row, path) or ' '}" if value else "–"))
         table.add_row(Text(label(row, found["base"])), *cells, *map(Text, cost_cells(row)))
     return table
