@@ -31,7 +31,7 @@ def distill(
     target: Annotated[Path, typer.Argument(metavar="RUN")],
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="The student, a transformers model folder.")],
     layers: Annotated[int, typer.Option(min=1, max=2, help="Transformer layers of the student.")] = 2,
-    steps: Annotated[int, typer.Option(min=1, help="Steps of 64 texts.")] = 0,
+    steps: Annotated[int | None, typer.Option(min=1, help="Steps of 64 texts; default 1,000.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
     """Teach a small encoder what the run's encoder says of public texts, and show how much of the ranking it keeps.
@@ -56,12 +56,12 @@ def distill(
     )
 
 
-def distill_run(target: Path, out: Path, layers: int, steps: int, progress: Progress) -> dict[str, Any]:
+def distill_run(target: Path, out: Path, layers: int, steps: int | None, progress: Progress) -> dict[str, Any]:
     """Teach, evaluate beside the teacher and write both the encoder and `student.json` to `out`.
 
     Args:
         target: a run directory.
-        steps: 0 for the default of `Teaching`.
+        steps: None for the default of `Teaching`.
     Returns:
         "student": its facts; "systems" and "paired" as in results.json, of the teacher and the student.
     Raises:

@@ -11,7 +11,9 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
+import click
 import pytest
+import typer
 
 from hushrec.common.config import RunConfig
 from hushrec.common.errors import ConfigError
@@ -53,6 +55,21 @@ def test_the_experiments_are_listed_with_what_they_are(hush: Callable[..., Ended
     assert {"quickstart", "smoke"} <= set(names)
     for name in names:
         assert len(cli._first_comment(name)) > 20
+
+
+def test_every_option_accepts_its_own_default() -> None:
+    """Left out, an option must not be refused for what nobody gave."""
+    waiting: list[tuple[str, click.Command]] = [("hushrec", typer.main.get_command(cli.app))]
+    checked = 0
+    while waiting:
+        name, command = waiting.pop()
+        if isinstance(command, click.Group):
+            waiting += [(f"{name} {part}", command.commands[part]) for part in command.commands]
+        for option in command.params:
+            if isinstance(option, click.Option) and option.default is not None and not callable(option.default):
+                assert option.type_cast_value(click.Context(command), option.default) is not None, (name, option.name)
+                checked += 1
+    assert checked > 60
 
 
 def test_every_packaged_experiment_is_a_valid_configuration_that_names_itself() -> None:
