@@ -2,7 +2,8 @@
 
     python simulations/benchmarks/serving.py [ITEMS ...] [--seconds 10] [--callers 4]
 
-The vectors are synthetic, so no text is encoded; callers are threads of a process of their own.
+Prints one line as JSON for each size. The vectors are synthetic, so no text is encoded; callers are threads of a
+process of their own.
 """
 
 from __future__ import annotations
