@@ -32,7 +32,8 @@ EVALUATE_EXAMPLES = (
     "  hushrec evaluate runs/quickstart --faithfulness --robustness\n\n"
     "  hushrec evaluate runs/plain --robustness --against runs/adversarial\n\n"
     "  hushrec evaluate runs/quickstart --dial --out dial.png\n\n"
-    "  hushrec evaluate runs/quickstart --fairness\n\n"
+    "  hushrec evaluate runs/quickstart --fairness --wishes\n\n"
+    "  hushrec evaluate runs/quickstart --rules rules.toml\n\n"
     "  hushrec evaluate runs/quickstart --data movielens-100k --folder ml-100k\n\n"
     "  hushrec evaluate runs/quickstart --graph text\n\n"
     "  hushrec evaluate bundle --data csv --folder shop --columns user=uid,item=sku --json"
@@ -84,6 +85,16 @@ def evaluate(
     fairness: Annotated[
         bool, typer.Option("--fairness", help="Instead: gaps between groups of users, and which items are shown.")
     ] = False,
+    wishes: Annotated[
+        bool, typer.Option("--wishes", help="Instead: new users who type what they want, against popularity.")
+    ] = False,
+    rules: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Instead: what a rule file changes; hushrec rules --help."),
+    ] = None,
+    group_by: Annotated[
+        Literal["", "age", "occupation", "gender"], typer.Option(help="With --rules: what its groups of users are.")
+    ] = "",
     as_json: Json = False,
 ) -> None:
     """Evaluate a bundle again beside every control, on the run's own data or on any other data set.
@@ -98,14 +109,16 @@ def evaluate(
     if protocol and protocol not in PROTOCOLS:
         raise ConfigError(f"expected --protocol to be one of {', '.join(PROTOCOLS)}, got {protocol!r}")
     studies = [name for name, asked in (
-        ("faithfulness", faithfulness), ("robustness", robustness), ("dial", dial), ("fairness", fairness)
+        ("faithfulness", faithfulness), ("robustness", robustness), ("dial", dial), ("fairness", fairness),
+        ("wishes", wishes), ("rules", rules is not None),
     ) if asked]  # fmt: skip
-    if (against and not robustness) or (out_file and not dial):
-        raise ConfigError("--against goes with --robustness, and --out with --dial")
+    if (against and not robustness) or (out_file and not dial) or (group_by and rules is None):
+        raise ConfigError("--against goes with --robustness, --out with --dial, and --group-by with --rules")
     if studies:
         if data or folder or columns or protocol or graph:
             raise ConfigError(f"--{studies[0]} measures a run on its own data; leave out the data options and --graph")
-        _evaluate_options(target, studies, against, out_file, seed, as_json)
+        options = {"against": against, "picture": out_file, "rules": rules, "group_by": group_by, "seed": seed}
+        _evaluate_options(target, studies, options, as_json)
         return
     with _watcher() as watcher:
         results = evaluate_bundle(
@@ -120,13 +133,11 @@ def evaluate(
         out.print(line, highlight=False, markup=False)
 
 
-def _evaluate_options(
-    target: Path, studies: list[str], against: Path | None, picture: Path | None, seed: int | None, as_json: bool
-) -> None:
+def _evaluate_options(target: Path, studies: list[str], options: dict[str, Any], as_json: bool) -> None:
     from hushrec.simulations.evaluate_options import measure, show
 
     with _watcher() as watcher:
-        found = measure(target, studies, against=against, picture=picture, seed=seed, watcher=watcher)
+        found = measure(target, studies, **options, watcher=watcher)
     if as_json:
         _print_json(found)
     else:

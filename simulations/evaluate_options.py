@@ -1,4 +1,4 @@
-"""The studies that `hushrec evaluate` shows: --faithfulness, --robustness, --dial, --fairness.
+"""The studies that `hushrec evaluate` shows: --faithfulness, --robustness, --dial, --fairness, --wishes, --rules.
 
 It prints; the modules of those names measure.
 """
@@ -19,7 +19,9 @@ from hushrec.simulations.fairness import measure_fairness
 from hushrec.simulations.fairness_table import show_fairness
 from hushrec.simulations.faithfulness import measure_faithfulness
 from hushrec.simulations.robustness import measure_robustness
+from hushrec.simulations.rule_study import measure_rules
 from hushrec.simulations.run import Watcher
+from hushrec.simulations.wishes import measure_wishes
 
 
 def measure(
@@ -28,15 +30,19 @@ def measure(
     *,
     against: Path | None = None,
     picture: Path | None = None,
+    rules: Path | None = None,
+    group_by: str = "",
     seed: int | None = None,
     watcher: Watcher,
 ) -> dict[str, Any]:
     """The studies that are asked for, by name.
 
     Args:
-        studies: of "faithfulness", "robustness", "dial" and "fairness".
+        studies: of "faithfulness", "robustness", "dial", "fairness", "wishes" and "rules".
         against: another run to compare the robustness with.
         picture: where the dial is drawn.
+        rules: the file that "rules" measures.
+        group_by: the attribute of users that its groups are of; "" = none.
         seed: None: 0 for what is drawn, and the run's for ties and intervals.
     """
     if picture is not None:
@@ -52,6 +58,10 @@ def measure(
             write_dial(found["dial"], picture)
     if "fairness" in studies:
         found["fairness"] = measure_fairness(target, seed=seed, watcher=watcher)
+    if "wishes" in studies:
+        found["wishes"] = measure_wishes(target, seed=seed, watcher=watcher)
+    if "rules" in studies and rules is not None:
+        found["rules"] = measure_rules(target, rules, attribute=group_by, seed=seed, watcher=watcher)
     return found
 
 
@@ -78,6 +88,14 @@ def show(found: dict[str, Any], out: Console) -> None:
             out.print(line, markup=False, highlight=False)
     if (fair := found.get("fairness")) is not None:
         show_fairness(fair, out)
+    if (wishes := found.get("wishes")) is not None:
+        out.print(wishes_table(wishes))
+        for line in _wish_lines(wishes):
+            out.print(line, markup=False, highlight=False)
+    if (ruled := found.get("rules")) is not None:
+        out.print(rules_table(ruled))
+        for line in _rule_lines(ruled):
+            out.print(line, markup=False, highlight=False)
 
 
 def robustness_table(robust: dict[str, Any]) -> Table:
@@ -127,6 +145,44 @@ def _dial_lines(dial: dict[str, Any]) -> Sequence[str]:
         "Popularity: share of the training users who have a recommended item, on average. HR@10 by popularity decile: "
         "--json. ± is half of the 95 % interval; the validated weight was chosen on validation, the others on nothing.",
     )
+
+
+def wishes_table(wishes: dict[str, Any]) -> Table:
+    """One row per system under each form of wish."""
+    table = numbers_table("wish and system", wishes["figure"], "hushrec minus it", "users")
+    for form, row in wishes["forms"].items():
+        table.add_row(form, "", "", f"{row['users']:,}")
+        for name, value in row["systems"].items():
+            difference = interval(row["differences"][name]) if name in row["differences"] else ""
+            table.add_row(f"  {name}", _half(value), difference, "")
+    return table
+
+
+def _wish_lines(wishes: dict[str, Any]) -> Sequence[str]:
+    examples = "; ".join(f'"{row["example"]}"' for row in wishes["forms"].values())
+    return (
+        f"Typed by new users without a history, for a held-out item that is then left out: {examples}.",
+        "encoder_alone: the sentence encoded, nothing held to. popularity_held: popularity among what the wish allows.",
+    )
+
+
+def rules_table(ruled: dict[str, Any]) -> Table:
+    """What the rules change."""
+    table = numbers_table("figure", "without", "with the rules", "difference")
+    for path, row in ruled["figures"].items():
+        difference = interval(row["difference"]) if "difference" in row else ""
+        means = [f"{row[name]['mean']:.4f}" for name in ("without", "with")]
+        table.add_row(path.replace("/", " "), *means, difference)
+    return table
+
+
+def _rule_lines(ruled: dict[str, Any]) -> Sequence[str]:
+    users = ", ".join(f"{name or 'in no group'}: {count:,}" for name, count in ruled["users"].items())
+    lines = [f"{ruled['rules']} rules; {ruled['allowed']:,} of {ruled['items']:,} items may be shown to everybody."]
+    lines.append(f"Users: {users}.")
+    if ruled["forbidden"] is not None:
+        lines.append(f"Held-out warm items that the rules forbid their users: {_share(ruled['forbidden'])}.")
+    return lines
 
 
 def numbers_table(*heads: str) -> Table:

@@ -184,3 +184,19 @@ def test_a_device_answers_among_100_000_items_within_20_ms_and_250_mb(load: Load
     figures = edge.ask(tmp_path / "edge", 20)
     assert figures["cpu_p50_ms"] <= 20
     assert figures["peak_mb"] <= 250
+
+
+def test_masks_are_measured_on_data_that_patterns_know_and_on_data_that_they_do_not(load: Load) -> None:
+    """Luhn's sum by another route; a share and its interval against the quadratic that Wilson solves."""
+    masking = load("masking")
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        digits = [int(sign) for sign in masking.card(rng) if sign.isdecimal()]
+        assert len(digits) == 16
+        assert (sum(digits[1::2]) + sum(2 * d - 9 * (d > 4) for d in digits[::2])) % 10 == 0
+    found = masking.wilson(9, 30)
+    for end in ("low", "high"):
+        assert (0.3 - found[end]) ** 2 == pytest.approx(1.959964**2 * found[end] * (1 - found[end]) / 30, rel=1e-2)
+    draws = {kind: draw(rng) for kind, draw in masking.KINDS.items()}
+    assert "[email]" in masking.mask_text(draws["e-mail"])
+    assert masking.mask_text(draws["name of a person"]) == draws["name of a person"]

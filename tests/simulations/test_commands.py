@@ -157,6 +157,19 @@ def test_evaluate_turns_the_dial_and_judges_fairness(run: Path, tmp_path: Path) 
     assert {gap["attribute"] for gap in found["fairness"]["gaps"]} <= {"activity"}  # all that synthetic data have
 
 
+def test_evaluate_measures_a_rule_file_and_refuses_wishes_without_new_users(run: Path, tmp_path: Path) -> None:
+    file = tmp_path / "rules.toml"
+    file.write_text(RULES)
+    shown = " ".join(call("evaluate", run, "--rules", file).split())
+    for line in ("with the rules", "warm NDCG@10", "Held-out warm items that the rules forbid their users"):
+        assert line in shown
+    assert json.loads(call("evaluate", run, "--rules", file, "--json"))["rules"]["figures"]["warm/NDCG@10"]
+    with pytest.raises(DataError, match="--wishes asks new users, and protocol 'p1' has none"):
+        call("evaluate", run, "--wishes")
+    with pytest.raises(ConfigError, match="--group-by with --rules"):
+        call("evaluate", run, "--group-by", "age")
+
+
 def test_evaluate_sets_two_runs_side_by_side(run: Path, tmp_path: Path) -> None:
     found = json.loads(call("evaluate", run, "--robustness", "--against", run, "--json"))["robustness"]
     assert found["against"]["clean"] == found["clean"]
