@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -63,6 +63,23 @@ class Catalog:
     @cached_property
     def _index(self) -> dict[str, int]:
         return {item_id: index for index, item_id in enumerate(self.item_ids)}
+
+    @cached_property
+    def genre_members(self) -> dict[str, NDArray[np.int32]]:
+        """Genre -> positions of its items, ascending; built once, so that a request walks no catalogue."""
+        members: dict[str, list[int]] = {}
+        for item, own in enumerate(self.genres):
+            for genre in own:
+                members.setdefault(genre, []).append(item)
+        return {genre: np.array(items, dtype=np.int32) for genre, items in members.items()}
+
+    def of_genres(self, genres: Iterable[str]) -> NDArray[np.bool_]:
+        """(items,) whether an item has one of them."""
+        found = np.zeros(len(self), dtype=np.bool_)
+        for genre in genres:
+            if genre in self.genre_members:
+                found[self.genre_members[genre]] = True
+        return found
 
     def index_of(self, item_id: str) -> int:
         """Return the position of an item id.

@@ -49,10 +49,10 @@ class Constraints:
     def allowed(self, catalog: Catalog) -> NDArray[np.bool_]:
         """(items,) whether an item satisfies all of it; an item of unknown year satisfies no year."""
         found = np.ones(len(catalog), dtype=np.bool_)
-        if self.genres or self.without:
-            excluded = set(self.without)
-            for item, own in enumerate(catalog.genres):
-                found[item] = not excluded.intersection(own) and all(set(group) & set(own) for group in self.genres)
+        for group in self.genres:
+            found &= catalog.of_genres(group)
+        if self.without:
+            found &= ~catalog.of_genres(self.without)
         if self.asks_for_years:
             years = catalog.years
             if self.eras:

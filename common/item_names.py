@@ -22,16 +22,23 @@ class ItemNames:
 
     def __init__(self, catalog: Catalog) -> None:
         self._catalog = catalog
-        self._index: dict[str, list[int]] = {}
+        self._index: dict[str, int | list[int]] = {}  # a list only where there are several: it is half of the memory
         for item, title in enumerate(catalog.titles):
             for name in {title.lower(), self._named(item).lower()}:
-                self._index.setdefault(name, []).append(item)
+                known = self._index.setdefault(name, item)
+                if isinstance(known, list):
+                    known.append(item)
+                elif known != item:
+                    self._index[name] = [known, item]
         for item, item_id in enumerate(catalog.item_ids):
-            self._index[item_id.lower()] = [item]  # an id is unique, and wins over a film that is called like it
+            self._index[item_id.lower()] = item  # an id is unique, and wins over a film that is called like it
 
     def matches(self, name: str) -> list[int]:
         """Catalogue positions of the items that are called so; several where a title is not unique."""
-        return self._index.get(name.lower()) or self._index.get(reorder_article(name).lower()) or []
+        found = self._index.get(name.lower())
+        if found is None:
+            found = self._index.get(reorder_article(name).lower(), [])
+        return found if isinstance(found, list) else [found]
 
     def find(self, name: str, place: str = "") -> int:
         """The catalogue position of the one item that is called so.
@@ -50,7 +57,7 @@ class ItemNames:
             ids = ", ".join(repr(catalog.item_ids[item]) for item in items[:_NEAREST_TITLES])
             raise DataError(f"{head}{name!r} names {len(items)} items; write {several}, or an id ({ids})")
         near = difflib.get_close_matches(name.lower(), self._index, n=_NEAREST_TITLES, cutoff=0.6)
-        hints = dict.fromkeys(self._named(self._index[title][0]) for title in near)
+        hints = dict.fromkeys(self._named(self.matches(title)[0]) for title in near)
         hint = f"did you mean {' or '.join(map(repr, hints))}?" if hints else f"ids look like {catalog.item_ids[0]!r}."
         raise DataError(f"{head}no item {name!r} in a catalogue of {len(catalog):,} items; {hint}")
 

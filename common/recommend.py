@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from hushrec.common.catalog import Catalog
 from hushrec.common.click_scorer import reranker
 from hushrec.common.interest_profile import InterestProfile, interest_text
+from hushrec.common.item_index import ItemIndex
 from hushrec.common.recommendation import PROFILE_WEIGHT, QUERY_WEIGHT, Answer, ReadText, check_request, recommend_items
 from hushrec.common.rules import AppliedRules
 from hushrec.common.scorer import fused_profiles
@@ -50,6 +51,7 @@ def recommend(
     rules: AppliedRules | None = None,
     reader: WishReader | None = None,
     encode: Callable[[list[str]], Floats32] | None = None,
+    index: ItemIndex | None = None,
 ) -> Answer:
     """The n best items that are not in the history.
 
@@ -66,6 +68,7 @@ def recommend(
         rules: on `catalog`, of `RuleFile.apply`.
         reader: of `catalog`, where one is kept; its indexes take longer to build than a wish takes to read.
         encode: texts -> float32 (n, width), as `Model.encode_texts`, where something else encodes for the model.
+        index: as in `recommend_items`.
     Guarantees:
         - no item of the history is recommended.
         - a history alone is scored exactly as in the evaluation.
@@ -99,6 +102,7 @@ def recommend(
         constraints=understood,
         rules=rules,
         rerank=rerank,
+        index=index,
     )
 
 

@@ -15,9 +15,10 @@ from hushrec.common.calibration import calibrated, popularity_groups
 from hushrec.common.catalog import Catalog
 from hushrec.common.constraints import Constraints
 from hushrec.common.errors import ConfigError
+from hushrec.common.item_index import ItemIndex, narrowed
 from hushrec.common.reranking import RERANKED, Reranker
 from hushrec.common.rules import AppliedRules
-from hushrec.common.scoring import SHORT_HISTORY, Floats32, VectorScorer
+from hushrec.common.scoring import SHORT_HISTORY, Floats32, ScoringChoices, VectorScorer
 
 # What a person asks for now says more than what she once did, and that more than how she describes herself.
 HISTORY_WEIGHT, PROFILE_WEIGHT, INTEREST_WEIGHT, QUERY_WEIGHT = 1.0, 0.5, 0.5, 2.0
@@ -103,6 +104,7 @@ def recommend_items(
     constraints: Constraints | None = None,
     rules: AppliedRules | None = None,
     rerank: Reranker | None = None,
+    index: ItemIndex | None = None,
 ) -> Answer:
     """The n best items that are not in the history; with nothing given, the most popular.
 
@@ -114,6 +116,8 @@ def recommend_items(
             and the note says so.
         rules: always hold, even where nothing is left.
         rerank: re-orders the first candidates, where a language model is at hand (click_scorer.py); devices have none.
+        index: of the scorer's items, where only those that it chooses are to be scored. It is not asked where rules,
+            genres, years, calibration or `rerank` ask what it does not know: then every item is scored.
     Guarantees:
         - no item of the history, and none that a rule excludes, is recommended.
     Raises:
@@ -125,32 +129,32 @@ def recommend_items(
     allowed, notes = _candidates(catalog, history, constraints, rules)
     alone = len(history) == 0 and not texts
     if alone:
-        scores = scorer.prior.copy()
         notes = [*notes, _popular_note(scorer, constraints)]
     else:
-        less = 1 - discovery
-        choices = replace(
-            scorer.choices,
-            popularity_weight=less * scorer.choices.popularity_weight,
-            short_popularity_weight=less * scorer.choices.short_popularity_weight,
-        )
-        scorer = scorer.with_choices(choices)
-        known = _known(len(history), texts)
-        scores = scorer.score_vectors(_user_vector(scorer, history, texts)[None], np.array([known]))[0]
-    if rules is not None and rules.boost.any() and allowed.any():
-        scores += (rules.boost * float(scores[allowed].std())).astype(np.float32)
-    if rerank is not None and not alone:
-        first = np.array(_best(np.where(allowed, scores, -np.inf), min(RERANKED, int(allowed.sum()))), dtype=np.int64)
-        scores[first] = rerank(first, scores[first])
-    if scorer.choices.calibration and len(history) and not texts and not discovery:  # what is asked for goes first
-        groups = popularity_groups(scorer.prior)
-        scores = calibrated(scores[None], [history], groups, scorer.choices.calibration, allowed)[0]
-    scores[~allowed] = -np.inf
-    order = _best(scores, min(n, int(allowed.sum())))
+        scorer = scorer.with_choices(_with_discovery(scorer.choices, discovery))
+    user = None if alone else _user_vector(scorer, history, texts)
+    known = _known(len(history), texts)
+    calibrate = bool(scorer.choices.calibration and len(history) and not texts and not discovery)  # asked goes first
+    by_attributes = bool(constraints.genres or constraints.without or constraints.asks_for_years)
+    if index is None or rules or rerank or calibrate or by_attributes:
+        scores = _scores(scorer, user, known)
+        if rules is not None and rules.boost.any() and allowed.any():
+            scores += (rules.boost * float(scores[allowed].std())).astype(np.float32)
+        if rerank is not None and not alone:
+            first = np.array(_first(scores, allowed, RERANKED)[0], dtype=np.int64)
+            scores[first] = rerank(first, scores[first])
+        if calibrate:
+            groups = popularity_groups(scorer.prior)
+            scores = calibrated(scores[None], [history], groups, scorer.choices.calibration, allowed)[0]
+        order, best = _first(scores, allowed, n)
+    else:
+        chosen = _chosen(index, scorer, user, known, n + len(history) + len(constraints.like))
+        places, best = _first(_scores(narrowed(scorer, chosen), user, known), allowed[chosen], n)
+        order = [int(item) for item in chosen[places]]
     named = [[] for _ in order] if alone else _named(scorer, history, texts, order)
     items = tuple(
-        _item(catalog, rank, item, scores[item], _reasons(scorer, catalog, texts, item, because), because)
-        for rank, (item, because) in enumerate(zip(order, named, strict=True), start=1)
+        _item(catalog, rank, item, score, _reasons(scorer, catalog, texts, item, because), because)
+        for rank, (item, score, because) in enumerate(zip(order, best, named, strict=True), start=1)
     )
     return Answer(items, "; ".join(notes), constraints.understood(catalog))
 
@@ -172,6 +176,35 @@ def _candidates(
                 f"nothing to recommend is {constraints.understood(catalog)}, so {given_up} were left out"
             ]
     return allowed, []
+
+
+def _with_discovery(choices: ScoringChoices, discovery: float) -> ScoringChoices:
+    """The choices with popularity counting less, down to nothing at 1."""
+    return replace(
+        choices,
+        popularity_weight=(1 - discovery) * choices.popularity_weight,
+        short_popularity_weight=(1 - discovery) * choices.short_popularity_weight,
+    )
+
+
+def _scores(scorer: VectorScorer, user: Floats32 | None, known: int) -> Floats32:
+    """(items,) the scores for a user vector; without one, what is said of items without regard to the user."""
+    return scorer.prior.copy() if user is None else scorer.score_vectors(user[None], np.array([known]))[0]
+
+
+def _chosen(index: ItemIndex, scorer: VectorScorer, user: Floats32 | None, known: int, more: int) -> NDArray[np.int64]:
+    """Ascending positions of the items that may be among the first of `_scores`."""
+    if user is None:
+        return index.choose(np.zeros(scorer.item_vectors.shape[1], dtype=np.float32), 1.0, more)
+    choices = scorer.choices
+    weight = choices.short_popularity_weight if known <= SHORT_HISTORY else choices.popularity_weight
+    return index.choose(scorer.scale * user, weight, more)
+
+
+def _first(scores: Floats32, allowed: NDArray[np.bool_], n: int) -> tuple[list[int], Floats32]:
+    """Positions of the n best that are allowed, or of all where they are fewer, and their scores."""
+    order = _best(np.where(allowed, scores, -np.inf), min(n, int(allowed.sum())))
+    return order, scores[order]
 
 
 def _known(items: int, texts: Sequence[ReadText]) -> int:

@@ -61,8 +61,7 @@ class Rule:
         """
         found = np.ones(len(catalog), dtype=np.bool_)
         if self.genres:
-            wanted = set(self._known_genres(catalog))
-            found &= np.array([not wanted.isdisjoint(own) for own in catalog.genres])
+            found &= catalog.of_genres(self._known_genres(catalog))
         if self.years:
             found &= inside(catalog.years, self.years) & (catalog.years >= 0)
         if self.title_words:
@@ -73,15 +72,17 @@ class Rule:
         return found
 
     def _known_genres(self, catalog: Catalog) -> Iterable[str]:
-        known = {genre.lower(): genre for own in catalog.genres for genre in own}
+        known: dict[str, list[str]] = {}
+        for genre in catalog.genre_members:
+            known.setdefault(genre.lower(), []).append(genre)
         for genre in self.genres:
             if genre.lower() not in known:
                 near = difflib.get_close_matches(genre.lower(), known, n=3, cutoff=0.5) or sorted(known)
                 raise ConfigError(
                     f"rule {self.name!r}: the catalogue has no genre {genre!r}; "
-                    f"it has {', '.join(known[name] for name in near)}"
+                    f"it has {', '.join(known[name][0] for name in near)}"
                 )
-            yield known[genre.lower()]
+            yield from known[genre.lower()]
 
 
 @dataclass(frozen=True, eq=False)

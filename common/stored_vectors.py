@@ -18,12 +18,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hushrec.common.errors import BundleError
+from hushrec.common.item_index import EXACT_UP_TO, ItemIndex, build_codes, has_search
 from hushrec.common.manifest import sealed
 from hushrec.common.scorer import LMScorer
 from hushrec.common.scoring import Floats32, Heads, ScoringChoices, VectorScorer
 
 MANIFEST = "manifest.json"
 _MATRICES = ("item_vectors", "history_vectors")
+_INDEX = "item_index"
 _SMALL = ("center", "item_head", "user_head", "offset", "mix", "log_popularity", "prior")
 
 
@@ -33,6 +35,7 @@ class StoredScorer(VectorScorer):
     Args:
         item_vectors, history_vectors: float32 (items, dim).
         log_popularity, prior: float32 (items,).
+        index: of these items, where there is one.
     """
 
     def __init__(
@@ -43,11 +46,12 @@ class StoredScorer(VectorScorer):
         log_popularity: Floats32,
         prior: Floats32,
         choices: ScoringChoices,
+        index: ItemIndex | None = None,
     ) -> None:
         self.item_vectors, self.history_vectors = item_vectors, history_vectors
         self.heads, self.scale = heads, heads.scale
         self._center, self._head = heads.center, heads.user_head
-        self.log_popularity, self.prior, self.choices = log_popularity, prior, choices
+        self.log_popularity, self.prior, self.choices, self.index = log_popularity, prior, choices, index
 
     @classmethod
     def of(cls, scorer: LMScorer) -> Self:
@@ -86,11 +90,14 @@ class StoredScorer(VectorScorer):
         prior = np.zeros(items, dtype=np.float32)
         prior[:before] = self.prior
         prior[positions] = self.heads.prior(vectors[0][positions], grown[positions])
-        return StoredScorer(vectors[0], vectors[1], self.heads, grown, prior, self.choices)
+        index = None if self.index is None else self.index.with_changed(positions)
+        return StoredScorer(vectors[0], vectors[1], self.heads, grown, prior, self.choices, index)
 
 
 def store_vectors(folder: Path, scorer: StoredScorer) -> None:
     """Write the folder in one step; where it is there already, it stays.
+
+    Above EXACT_UP_TO items an index goes with them, where the library for it is installed.
 
     Raises:
         OSError: the disk is full or does not let us.
@@ -104,6 +111,8 @@ def store_vectors(folder: Path, scorer: StoredScorer) -> None:
             **{name: getattr(heads, name) for name in ("center", "item_head", "user_head", "offset")},
             "mix": np.array([heads.scale, heads.beta]),
         }
+        if len(scorer.prior) > EXACT_UP_TO and has_search():
+            arrays[_INDEX] = build_codes(scorer.item_vectors, scorer.prior)
         digests = {}
         for name, values in arrays.items():
             stream = io.BytesIO()
@@ -122,7 +131,7 @@ def store_vectors(folder: Path, scorer: StoredScorer) -> None:
 
 
 def open_vectors(folder: Path, choices: ScoringChoices, items: int) -> StoredScorer:
-    """Open a folder of `store_vectors`, every hash checked.
+    """Open a folder of `store_vectors`, every hash checked; its index too, where the library for it is installed.
 
     Raises:
         BundleError: missing, damaged or of another catalogue.
@@ -133,17 +142,19 @@ def open_vectors(folder: Path, choices: ScoringChoices, items: int) -> StoredSco
         if sealed(manifest) != text:
             raise ValueError("its manifest was changed")
         arrays = {}
-        for name in (*_MATRICES, *_SMALL):
+        indexed = _INDEX in manifest["files"] and has_search()
+        for name in (*_MATRICES, *_SMALL, *[_INDEX] * indexed):
             path = folder / f"{name}.npy"
             with path.open("rb") as stream:
                 if hashlib.file_digest(stream, "sha256").hexdigest() != manifest["files"][name]:
                     raise ValueError(f"{path.name} is not the file its manifest describes")
-            arrays[name] = np.load(path, mmap_mode="r" if name in _MATRICES else None, allow_pickle=False)
+            arrays[name] = np.load(path, mmap_mode=None if name in _SMALL else "r", allow_pickle=False)
         if any(len(arrays[name]) != items for name in (*_MATRICES, "log_popularity", "prior")):
             raise ValueError(f"it does not hold {items:,} items")
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        index = ItemIndex(arrays[_INDEX], arrays["prior"]) if indexed else None
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
         raise BundleError(f"the stored vectors in {folder} cannot be used: {error}") from error
     scale, beta = (float(x) for x in arrays["mix"])
     heads = Heads(arrays["center"], arrays["item_head"], arrays["user_head"], arrays["offset"], scale, beta)
     matrices = [arrays[name].view(np.ndarray) for name in _MATRICES]
-    return StoredScorer(matrices[0], matrices[1], heads, arrays["log_popularity"], arrays["prior"], choices)
+    return StoredScorer(matrices[0], matrices[1], heads, arrays["log_popularity"], arrays["prior"], choices, index)

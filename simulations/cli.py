@@ -14,6 +14,7 @@ os.environ.setdefault("FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION", "1")
 
 import json
 import sys
+from contextlib import nullcontext
 from datetime import datetime
 from importlib import resources
 from importlib.metadata import version
@@ -124,7 +125,8 @@ def _root(
     "  hushrec simulate ml100k-silos --set data.folder=ml-100k --out runs/silos\n\n"
     "  hushrec simulate quickstart --set privacy.target-epsilon=2 --set run.seed=1\n\n"
     "  hushrec simulate --resume runs/silos\n\n"
-    "  hushrec simulate smoke --engine ray"
+    "  hushrec simulate smoke --engine ray\n\n"
+    "  hushrec simulate --log tensorboard"
 )
 def simulate(
     experiment: Annotated[str, typer.Argument(help="A packaged experiment or a .toml file.")] = "quickstart",
@@ -138,6 +140,10 @@ def simulate(
         Literal["in-process", "ray"],
         typer.Option(help="What delivers the messages: this process, or Flower's Ray engine (extra 'ray')."),
     ] = "in-process",
+    log: Annotated[
+        Literal["", "tensorboard"],
+        typer.Option(help="Also write every round's figures for TensorBoard, into OUT/tensorboard (extra 'log')."),
+    ] = "",
     as_json: Annotated[bool, typer.Option("--json", help="Print results.json instead of tables.")] = False,
 ) -> None:
     """Run a federation on this machine and show what training gained over honest controls, and at which epsilon."""
@@ -145,6 +151,7 @@ def simulate(
     from hushrec.simulations.ray_engine import require_ray, with_absolute_paths
     from hushrec.simulations.report import REPORT, write_report
     from hushrec.simulations.run import RAY, new_run, open_run, read_results
+    from hushrec.simulations.tensorboard_log import logged_rounds, require_tensorboard
 
     if list_:
         for name in experiment_names():
@@ -152,6 +159,8 @@ def simulate(
         return
     if engine == RAY:
         require_ray()
+    if log:
+        require_tensorboard()
     if resume is not None:
         if set_ or out_dir:
             raise ConfigError("--resume goes on with the run as it was configured; leave out --set and --out")
@@ -169,8 +178,11 @@ def simulate(
         config = new_run(config, out_dir or Path("runs") / f"{config.run.experiment}-{stamp}")
         results = None
     folder = Path(config.run.directory)
-    if results is None:
-        results = show_run(config, err, engine)
+    with logged_rounds(config) if log else nullcontext() as logged:
+        if results is None:
+            results = show_run(config, err, engine)
+        if logged:
+            logged.finish(results)
     if as_json:
         sys.stdout.write(json.dumps(results, indent=1) + "\n")
         return

@@ -19,8 +19,8 @@ if TYPE_CHECKING:  # torch takes a second to import: the command loads it when i
     from collections.abc import Callable
 
     from hushrec.client.edge.export import ExportOptions
-    from hushrec.client.edge.folder import EdgeFolder
     from hushrec.client.edge.ranking_check import Validation
+    from hushrec.common.edge_folder import EdgeFolder
     from hushrec.common.scorer import LMScorer
 
 EXPORT_EXAMPLES = (

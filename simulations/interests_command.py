@@ -95,9 +95,9 @@ def add(
 
 def _catalog_of(path: Path) -> Catalog:
     """The catalogue of a run, a bundle, or the folder that a device holds."""
-    from hushrec.client.edge.folder import MANIFEST
     from hushrec.client.edge.recommender import EdgeRecommender
     from hushrec.common.bundle import ADAPTER, read_bundle
+    from hushrec.common.edge_folder import MANIFEST
 
     device = path / "edge" if (path / "edge" / MANIFEST).exists() else path
     if (device / MANIFEST).exists() and not (device / ADAPTER).exists():

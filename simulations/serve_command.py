@@ -20,7 +20,7 @@ SERVE_EXAMPLES = (
     "  hushrec serve runs/quickstart --open --runs runs\n\n"
     "  hushrec serve token new --scope read --name shop --tokens tokens.json\n\n"
     "  hushrec serve bundle --host 0.0.0.0 --port 8080 --tokens tokens.json --tls-cert cert.pem --tls-key key.pem\n\n"
-    "  hushrec serve bundle --tokens tokens.json --workers 2"
+    "  hushrec serve bundle --tokens tokens.json --workers 2 --edge edge"
 )
 TOKEN_EXAMPLES = (
     "Examples:\n\n"
@@ -58,11 +58,13 @@ def serve(
     port: Annotated[int, typer.Option(min=1, max=65535, help="Where to listen.")] = 8080,
     tokens: Annotated[Path | None, typer.Option(metavar="FILE", help="Of: hushrec serve token new.")] = None,
     open_: Annotated[bool, typer.Option("--open", help="No tokens: every program of this machine may ask.")] = False,
+    edge: Annotated[Path | None, typer.Option(metavar="DIR", help="Of hushrec export: what devices fetch.")] = None,
     runs: Annotated[Path | None, typer.Option(metavar="DIR", help="Run directories that the page shows.")] = None,
     federations: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Operators' folders that the page shows.")
     ] = None,
     workers: Annotated[int, typer.Option(min=1, max=64, help="Processes; they share the vectors.")] = 1,
+    items: Annotated[Path | None, typer.Option(metavar="FILE", help="Keeps items that are put at run time.")] = None,
     tls_cert: Annotated[Path | None, typer.Option(metavar="FILE", help="Certificate chain, PEM.")] = None,
     tls_key: Annotated[Path | None, typer.Option(metavar="FILE", help="Its private key, PEM.")] = None,
 ) -> None:
@@ -79,7 +81,15 @@ def serve(
         if (error.name or "").startswith("hushrec"):
             raise
         raise ConfigError(f"hushrec serve needs {error.name}: pip install 'hushrec[serve]'") from error
-    paths = {"tokens": tokens, "runs": runs, "federations": federations, "tls_cert": tls_cert, "tls_key": tls_key}
+    paths = {
+        "tokens": tokens,
+        "edge": edge,
+        "runs": runs,
+        "federations": federations,
+        "items": items,
+        "tls_cert": tls_cert,
+        "tls_key": tls_key,
+    }
     settings = ServeSettings(
         target=str(target.absolute()),
         host=host,

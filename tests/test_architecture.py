@@ -28,7 +28,9 @@ FILES = {
 MODULES = [name for name in FILES if not name.endswith("__init__.py")]
 FLOWER = {"flwr.app", "flwr.clientapp", "flwr.serverapp", "flwr.serverapp.strategy"}
 RUNTIME = "client/device/flower_runtime.py"  # what a device does instead of installing the server's app
-COMMANDS = {"client/device/commands.py", "server/deployment/commands.py", "server/deployment/display.py"}
+COMMANDS = {
+    f"{where}/{name}.py" for where in ("client/device", "server/deployment") for name in ("commands", "display")
+}
 LONGEST = 350  # lines of a file
 
 

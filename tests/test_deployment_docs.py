@@ -14,13 +14,18 @@ from pathlib import Path
 import click
 import pytest
 import typer.main
+import yaml
+from fastapi.routing import APIRoute
 
 from hushrec.common.config import RunConfig, read_experiment
 from hushrec.common.protocol import CODES
+from hushrec.server.serving.routes import open_router, router
 from hushrec.simulations.cli import app
+from hushrec.simulations.serve_command import DEFAULT as SERVE
 
 ROOT = Path(__file__).parents[1]
 DOCUMENT = ROOT / "docs" / "deployment.md"
+SERVICE = ROOT / "docs" / "service"
 UNITS = sorted((ROOT / "docs" / "systemd").glob("hushrec-*.*"))
 SERVICES = [path for path in UNITS if path.suffix == ".service"]
 TEXT = DOCUMENT.read_text(encoding="utf-8")
@@ -47,6 +52,8 @@ def parse(words: list[str]) -> click.Command:
     while hasattr(command, "commands"):
         parent = click.Context(command, parent=parent, info_name=command.name)
         assert rest, f"no command in hushrec {' '.join(words)}"
+        if SERVE in command.commands and rest[0] not in command.commands:
+            rest.insert(0, SERVE)
         assert rest[0] in command.commands, f"no command {rest[0]} in hushrec {' '.join(words)}"
         command = command.commands[rest.pop(0)]
     command.make_context(command.name, rest, parent=parent)
@@ -88,7 +95,9 @@ def test_every_command_and_option_in_running_text_exists() -> None:
     prose = re.sub(r"```.*?```", "", TEXT, flags=re.S)
     known = options()
     named = [
-        span for span in re.findall(r"`([^`]+)`", prose) if not span.startswith(("systemd-analyze", "curl", "python"))
+        span
+        for span in re.findall(r"`([^`]+)`", prose)
+        if not span.startswith(("systemd-analyze", "curl", "python", "kubectl"))
     ]
     flags = {word for span in named for word in re.findall(r"(?<!\S)--[a-z][a-z-]*", span)}
     assert flags, "nothing was found to check"
@@ -133,7 +142,7 @@ def test_a_service_runs_hushrec_as_a_user_without_privileges(path: Path) -> None
     if (words := words_after_hushrec(service["ExecStart"])) is not None:
         parse(words)
         assert service["MemoryMax"]
-        assert "--foreground" in words or words[:2] == ["server", "run"]
+        assert "--foreground" in words or words[:2] == ["server", "run"] or words[0] == "serve"
 
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed")
@@ -146,6 +155,44 @@ def test_systemd_accepts_the_unit(path: Path, tmp_path: Path) -> None:
         ["systemd-analyze", "verify", "--man=no", str(tmp_path / path.name)], capture_output=True, text=True, timeout=60
     )
     assert (done.returncode, [line for line in done.stderr.splitlines() if "hushrec" in line]) == (0, [])
+
+
+def test_the_examples_of_the_service_are_linked_and_their_yaml_can_be_read() -> None:
+    for path in (ROOT / "docs" / "service").iterdir():
+        assert f"(service/{path.name})" in TEXT
+    documents = {one["kind"]: one for one in yaml.safe_load_all((SERVICE / "kubernetes.yaml").read_text("utf-8"))}
+    assert set(documents) == {"Deployment", "Service", "HorizontalPodAutoscaler", "PodDisruptionBudget"}
+    pod = documents["Deployment"]["spec"]["template"]
+    (container,) = pod["spec"]["containers"]
+    parse(["serve", *container["args"]])
+    known = set(build_paths())
+    assert {container[f"{probe}Probe"]["httpGet"]["path"] for probe in ("startup", "readiness", "liveness")} <= known
+    mounted = {mount["name"] for one in (container, *pod["spec"]["initContainers"]) for mount in one["volumeMounts"]}
+    assert mounted == {volume["name"] for volume in pod["spec"]["volumes"]}
+    labels = pod["metadata"]["labels"]
+    for kind in ("Deployment", "PodDisruptionBudget"):
+        assert documents[kind]["spec"]["selector"]["matchLabels"] == labels
+    assert documents["Service"]["spec"]["selector"] == labels
+    (port,) = container["ports"]
+    assert [one["targetPort"] for one in documents["Service"]["spec"]["ports"]] == [port["name"]]
+    target = documents["HorizontalPodAutoscaler"]["spec"]["scaleTargetRef"]
+    assert (target["kind"], target["name"]) == ("Deployment", documents["Deployment"]["metadata"]["name"])
+    scraped = yaml.safe_load((SERVICE / "prometheus.yml").read_text("utf-8"))
+    assert [one["job_name"] for one in scraped["scrape_configs"]] == ["hushrec"]
+
+
+@pytest.mark.parametrize("name", ["nginx.conf", "haproxy.cfg"])
+def test_load_balancers_name_addresses_that_exist_and_keep_no_access_log(name: str) -> None:
+    text = (SERVICE / name).read_text("utf-8")
+    named = set(re.findall(r"/(?:metrics|readyz|healthz|v1/\S+)\b", text))
+    assert named
+    assert named <= set(build_paths())
+    assert not re.search(r"^\s*(access_log (?!off)|log\s|option httplog)", text, re.M)
+
+
+def build_paths() -> list[str]:
+    """Every address of the service."""
+    return [route.path for route in (*router.routes, *open_router.routes) if isinstance(route, APIRoute)]
 
 
 class UnitFile(configparser.ConfigParser):

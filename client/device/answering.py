@@ -21,9 +21,9 @@ from hushrec.client.device.charged_rounds import require_newest
 from hushrec.client.device.database import DeviceDatabase
 from hushrec.client.device.flower_runtime import content_from_bytes, content_to_bytes
 from hushrec.client.device.folder import DeviceFolder, open_device_folder
-from hushrec.client.edge.folder import open_edge_folder
 from hushrec.client.edge.vectors import write_vectors
 from hushrec.client.store import DEVICE_FOLDER, device_ledger, open_model
+from hushrec.common.edge_folder import open_edge_folder
 from hushrec.common.errors import BundleError, HushrecError, ProtocolError
 from hushrec.common.protocol import TrainRequest, read_train, refusal, refusal_code, total_bytes
 from hushrec.common.scoring import ScoringChoices

@@ -12,19 +12,15 @@ import shlex
 import time
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 import typer
-from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from hushrec.client.device.display import answer_table, say, say_terms
 from hushrec.common.errors import ConfigError, DataError, Interrupted
-
-if TYPE_CHECKING:
-    from hushrec.common.invitation import Invitation
-    from hushrec.common.recommendation import Recommendation
 
 DAMAGED = 1  # exit code of `status` where something could not be read
 
@@ -68,7 +64,7 @@ def init(
 
     read = read_invitation(invitation)
     pinned = with_address(read, server, ca, replace)
-    _say_terms(read, pinned)
+    say_terms(read, pinned)
     if not yes and not typer.confirm("Take part under these terms?"):
         raise Interrupted("not joined; nothing was written")
     kept = DeviceFolder(folder)
@@ -76,8 +72,8 @@ def init(
         name = kept.name if kept.ledger.exists() and kept.settings_file.exists() else f"device-{secrets.token_hex(3)}"
     made = create_device(folder, pinned, name)
     if made.ledger.exists():
-        _say("The ledger that was kept here is taken up again: what was spent stays spent.")
-    _say(f"Made {made.path}. Send the operator this line, to be enrolled as {name}:")
+        say("The ledger that was kept here is taken up again: what was spent stays spent.")
+    say(f"Made {made.path}. Send the operator this line, to be enrolled as {name}:")
     typer.echo(made.public_key.read_text("ascii").strip())
 
 
@@ -110,15 +106,15 @@ def import_(
                 f"{read.unknown:,} entries of {file} cannot be placed, so nothing was imported; correct them, or leave "
                 f"them out with --skip-unknown:\n{named}"
             )
-        _say(f"Left out {read.unknown:,} entries that cannot be placed:\n{named}")
+        say(f"Left out {read.unknown:,} entries that cannot be placed:\n{named}")
     with DeviceDatabase(device.database, create=True) as database:
         added = database.add_interactions(read.interactions)
         total = database.count()
-    _say(f"Imported {added.new:,} new items, {added.later:,} at a later time than before; {total:,} in all.")
+    say(f"Imported {added.new:,} new items, {added.later:,} at a later time than before; {total:,} in all.")
     if left := read.repeated + added.earlier:
-        _say(f"Left out {left:,} repeated entries: of an item, the latest counts.")
+        say(f"Left out {left:,} repeated entries: of an item, the latest counts.")
     if not read.timed and read.interactions:
-        _say(
+        say(
             f"{file} gives no times: the entries count as one second apart, ending now. Records are cut by time, so "
             "they fall into one or a few records."
         )
@@ -150,11 +146,11 @@ def log(
     with device.open_database() as database:
         if remove:
             gone = database.remove(item_id)
-            _say(f"{'Erased' if gone else 'There was no'} {catalog.titles[position]}.")
+            say(f"{'Erased' if gone else 'There was no'} {catalog.titles[position]}.")
             return
         added = database.add_interactions([Interaction(item_id, moment, rating)])
     what = "Left as it was, since it has a later time:" if added.earlier else "Logged"
-    _say(f"{what} {catalog.titles[position]}.")
+    say(f"{what} {catalog.titles[position]}.")
 
 
 @client_app.command(epilog=_examples("start DIR", "start DIR --foreground"))
@@ -170,7 +166,7 @@ def start(
     if foreground:
         raise typer.Exit(background.run(device))
     pid = background.start(device)
-    _say(
+    say(
         f"Started as process {pid}; it writes {device.logs / background.LOG}. Look with: hushrec client status {folder}"
     )
 
@@ -183,7 +179,7 @@ def stop(folder: Folder) -> None:
 
     device = DeviceFolder(folder)
     device.require()
-    _say("Stopped." if background.stop(device) else "Nothing was running.")
+    say("Stopped." if background.stop(device) else "Nothing was running.")
 
 
 @client_app.command(epilog=_examples("status DIR", "status DIR --json"))
@@ -230,7 +226,7 @@ def policy(
             raise ConfigError(f"cannot read --command {command!r}: {error}") from error
     if changes:
         device.set_policy(dataclasses.replace(device.policy(), **changes))
-    _say(f"This device trains {device.policy().words()}.")
+    say(f"This device trains {device.policy().words()}.")
 
 
 @client_app.command(
@@ -271,22 +267,41 @@ def recommend(
         _print_json([dataclasses.asdict(one) for one in answer.recommendations])
         return
     if answer.understood:
-        _say(f"Understood: {answer.understood}")
-    Console().print(_answer_table(answer.recommendations))
+        say(f"Understood: {answer.understood}")
+    Console().print(answer_table(answer.recommendations))
     if answer.note:
-        _say(f"Note: {answer.note}.")
+        say(f"Note: {answer.note}.")
 
 
-@client_app.command(epilog=_examples("update DIR exported"))
+@client_app.command(
+    epilog=_examples("update DIR exported", "update DIR https://rec.example.org --token-file token.txt")
+)
 def update(
     folder: Folder,
-    bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="An exported edge folder.", show_default=False)],
+    bundle: Annotated[
+        str,
+        typer.Argument(metavar="BUNDLE", help="An exported edge folder, or a service.", show_default=False),
+    ],
+    token_file: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="The token for the service, scope read.")
+    ] = None,
+    ca: Annotated[Path | None, typer.Option(metavar="FILE", help="Authority of the service's certificate.")] = None,
 ) -> None:
-    """Install an exported model for recommend, after checking every file; the old one stays if it does not fit."""
-    from hushrec.client.device.folder import open_device_folder
-    from hushrec.client.device.recommendations import install_edge
+    """Install an exported model for recommend, after checking every file; the old one stays if it does not fit.
 
-    _say(f"Installed a model of {install_edge(open_device_folder(folder), bundle):,} items.")
+    From a `hushrec serve --edge` only what is new is fetched.
+    """
+    from hushrec.client.device.folder import open_device_folder
+    from hushrec.client.device.recommendations import fetch_and_install, install_edge, read_token
+
+    device = open_device_folder(folder)
+    if "://" not in bundle:
+        if token_file or ca:
+            raise ConfigError("--token-file and --ca go with the address of a service")
+        say(f"Installed a model of {install_edge(device, Path(bundle)):,} items.")
+        return
+    items = fetch_and_install(device, bundle, token=read_token(token_file) if token_file else "", ca=ca)
+    say("The model here is the service's already." if items is None else f"Installed a model of {items:,} items.")
 
 
 @client_app.command(epilog=_examples("forget DIR", "forget DIR --keep-data", "forget DIR --ledger-too --yes"))
@@ -307,39 +322,14 @@ def forget(
 
     device = DeviceFolder(folder)
     what = "replies, keys and model" if keep_data else "data, replies, keys and model"
-    _say(f"This erases {what} in {device.path}. {STAYS}")
+    say(f"This erases {what} in {device.path}. {STAYS}")
     if ledger_too:
-        _say("THE LEDGER GOES TOO: if this person's data join a federation again, the budget is spent a second time.")
+        say("THE LEDGER GOES TOO: if this person's data join a federation again, the budget is spent a second time.")
     if not yes and not typer.confirm("Erase them?"):
         raise Interrupted("nothing was erased")
     left = forget_device(device, keep_data=keep_data, ledger_too=ledger_too)
-    _say(f"Erased. Still in {device.path}: {', '.join(left)}." if left else "Erased, the folder too.")
-
-
-def _say_terms(read: Invitation, pinned: Invitation) -> None:
-    """What the owner agrees to."""
-    from hushrec.client.device.claim import claim_lines, constant_lines
-
-    _say(f"Federation {pinned.federation} at {pinned.server}, {len(pinned.catalog):,} items")
-    for line in (*claim_lines(pinned.config), *constant_lines(pinned.config)):
-        _say(f"  {line}")
-    _say(f"Fingerprint of the invitation: {read.fingerprint}")
-    if pinned.fingerprint != read.fingerprint:
-        _say(f"Server or CA replaced by you, so what is pinned here is another: {pinned.fingerprint}")
-    _say("Compare the fingerprint with the one that the operator shows you, not with one that came with the file.")
-
-
-def _answer_table(answer: tuple[Recommendation, ...]) -> Table:
-    table = Table("#", "title", "genres", "why", box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
-    for one in answer:
-        title = f"{one.title} ({one.year})" if one.year >= 0 else one.title
-        table.add_row(str(one.rank), Text(title, "bold"), Text(", ".join(one.genres)), Text("; ".join(one.reasons)))
-    return table
+    say(f"Erased. Still in {device.path}: {', '.join(left)}." if left else "Erased, the folder too.")
 
 
 def _print_json(value: Any) -> None:
     typer.echo(json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False))
-
-
-def _say(text: str) -> None:
-    Console().print(text, markup=False, highlight=False, soft_wrap=True)

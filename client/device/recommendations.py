@@ -5,13 +5,15 @@ It neither trains nor exports a model; client/edge does the scoring.
 
 from __future__ import annotations
 
+import shutil
+import tempfile
 from pathlib import Path
 
 from hushrec.client.device.folder import DeviceFolder
-from hushrec.client.edge.folder import MANIFEST, check_edge_folder, sole_writer, write_edge_folder
 from hushrec.client.edge.recommender import EdgeRecommender
 from hushrec.common.catalog import Catalog
-from hushrec.common.errors import BundleError, DataError
+from hushrec.common.edge_folder import MANIFEST, check_edge_folder, sole_writer, write_edge_folder
+from hushrec.common.errors import BundleError, ConfigError, DataError
 from hushrec.common.interest_profile import InterestProfile
 from hushrec.common.recommendation import Answer
 from hushrec.common.rules import RuleFile
@@ -51,6 +53,40 @@ def recommend_here(
         history = database.history(recommender.catalog)
     applied = None if rules is None else rules.apply(recommender.catalog, group)
     return recommender.answer(history.items, query=query, interests=interests, n=n, discovery=discovery, rules=applied)
+
+
+def fetch_and_install(folder: DeviceFolder, address: str, *, token: str = "", ca: Path | None = None) -> int | None:
+    """Install the edge folder of a service; what is here already is not fetched again.
+
+    Returns:
+        How many items it knows; None where the device has that model.
+    Raises:
+        ConfigError, DataError, BundleError: as `fetch_edge` and `install_edge`; the model is as it was.
+    """
+    from hushrec.client.edge.fetch import fetch_edge
+
+    for left in folder.edge.glob("fetched-*"):  # of a fetch that was killed
+        shutil.rmtree(left, ignore_errors=True)
+    folder.edge.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="fetched-", dir=folder.edge) as fetched:
+        if not fetch_edge(address, Path(fetched), have=folder.edge, token=token, ca=ca):
+            return None
+        return install_edge(folder, Path(fetched))
+
+
+def read_token(file: Path) -> str:
+    """The token in a file.
+
+    Raises:
+        ConfigError: no file, or more or less than a token in it.
+    """
+    try:
+        token = file.read_text(encoding="ascii").strip()
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"cannot read a token from {file}; it holds one line, of: hushrec serve token new") from error
+    if not token or len(token.split()) != 1:
+        raise ConfigError(f"{file} does not hold one token; it is one line, of: hushrec serve token new")
+    return token
 
 
 def install_edge(folder: DeviceFolder, bundle: Path) -> int:

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hushrec.client.edge.folder import EdgeFolder, sole_writer, write_edge_folder
 from hushrec.client.edge.pooled_encoder import (
     PooledEncoder,
     merged_encoder,
@@ -24,6 +23,7 @@ from hushrec.client.edge.quantise import MOST_LOSS, choose
 from hushrec.client.edge.ranking_check import Figures, RankingCheck, Validation
 from hushrec.client.edge.vectors import store_vectors
 from hushrec.common.catalog import Catalog
+from hushrec.common.edge_folder import EdgeFolder, sole_writer, write_edge_folder
 from hushrec.common.protocol import Arrays
 from hushrec.common.scorer import LMScorer
 from hushrec.common.workspace import Model

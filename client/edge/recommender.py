@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hushrec.client.edge.folder import EdgeFolder, open_edge_folder, sole_writer, write_edge_folder
 from hushrec.client.edge.text_encoder import OnnxTextEncoder
 from hushrec.common.catalog import Catalog, ItemRow, build_catalog, catalog_from_json, catalog_to_json
+from hushrec.common.edge_folder import EdgeFolder, open_edge_folder, sole_writer, write_edge_folder
 from hushrec.common.errors import BundleError, ConfigError, DataError
 from hushrec.common.interest_profile import InterestProfile, interest_text
 from hushrec.common.recommendation import (

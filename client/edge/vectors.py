@@ -24,9 +24,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from hushrec.client.edge.folder import EdgeFolder, open_edge_folder, sole_writer, write_edge_folder
 from hushrec.client.edge.recommender import added_files, pack
 from hushrec.common.catalog import Catalog, catalog_from_json, catalog_to_json
+from hushrec.common.edge_folder import EdgeFolder, open_edge_folder, sole_writer, write_edge_folder
 from hushrec.common.errors import BundleError, DataError
 from hushrec.common.prefix import build_prefix
 from hushrec.common.protocol import Arrays

@@ -5,6 +5,7 @@ It knows no HTTP and keeps nothing of what it is asked.
 
 from __future__ import annotations
 
+import re
 from functools import partial
 from typing import Any
 
@@ -39,6 +40,7 @@ def answer_request(served: ServedBundle, batches: EncoderBatches, asked: Recomme
     wish = Wish(history, asked.profile, asked.query, interest_profile(asked.interests))
     rules = applied_rules(served, asked.rules, asked.group)
     options: dict[str, Any] = {"n": asked.n, "discovery": asked.discovery, "rules": rules, "reader": served.reader}
+    options["index"] = served.index
     if served.uses_model:
         found = batches.call(partial(recommend, served.model, served.scorer, served.catalog, wish, **options))
     else:
@@ -131,16 +133,20 @@ def similar_items(served: ServedBundle, name: str, n: int) -> list[RankedItem]:
 
 
 def find_items(served: ServedBundle, text: str, limit: int) -> list[Item]:
-    """Items whose title begins with the text, then those that hold it, the popular ones first."""
+    """Items whose title begins with the text, then those with such a word, then the rest that hold it.
+
+    In each part the popular ones come first; an item of that id comes before all.
+    """
     wanted = " ".join(text.split()).lower()
     if not wanted:
         return []
-    begins, holds = list[int](), list[int]()
+    of_word = re.compile(rf"(?<!\w){re.escape(wanted)}")
+    parts: tuple[list[int], list[int], list[int]] = ([], [], [])
     for item, title in enumerate(served.searchable):
         if wanted in title:
-            (begins if title.startswith(wanted) else holds).append(item)
+            parts[0 if title.startswith(wanted) else 1 if of_word.search(title) else 2].append(item)
     prior = served.scorer.prior
-    order = [item for part in (begins, holds) for item in sorted(part, key=lambda item: -float(prior[item]))]
+    order = [item for part in parts for item in sorted(part, key=lambda item: -float(prior[item]))]
     if (own := served.positions.get(text.strip())) is not None:
         order = [own, *(item for item in order if item != own)]
     return [item_facts(served, item) for item in order[:limit]]

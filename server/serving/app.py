@@ -14,6 +14,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 from starlette.staticfiles import StaticFiles
 
 from hushrec.common.errors import BundleError, HushrecError
@@ -38,18 +39,8 @@ def build_app(service: RecommendationService, **limits: Any) -> Gate:
         yield
         service.close()
 
-    app = FastAPI(
-        title="hushrec",
-        version=version("hushrec"),
-        description="Recommendations with reasons, from a bundle that says what it cost in privacy. "
-        "Nothing of a request is kept.",
-        docs_url=None,
-        redoc_url=None,
-        lifespan=lifespan,
-    )
+    app = described_app(lifespan)
     app.state.service = service
-    app.include_router(router)
-    app.include_router(open_router)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _refused)
     app.add_exception_handler(HushrecError, _asked_wrongly)
@@ -63,8 +54,25 @@ def build_app(service: RecommendationService, **limits: Any) -> Gate:
     if (PAGE / "index.html").exists():
         mimetypes.add_type("text/javascript", ".js")
         mimetypes.add_type("image/svg+xml", ".svg")
-        app.mount("/", StaticFiles(directory=PAGE, html=True, follow_symlink=True), name="page")
+        # Not a mount, which would answer for every address, so also for a wrong method of an address of the API.
+        app.router.default = StaticFiles(directory=PAGE, html=True, follow_symlink=True)
     return Gate(app, service.tokens, service.metrics, **limits)
+
+
+def described_app(lifespan: Any = None) -> FastAPI:
+    """The routes and their description, with nothing behind them yet."""
+    app = FastAPI(
+        title="hushrec",
+        version=version("hushrec"),
+        description="Recommendations with reasons, from a bundle that says what it cost in privacy. "
+        "Nothing of a request is kept.",
+        docs_url=None,
+        redoc_url=None,
+        lifespan=lifespan,
+    )
+    app.include_router(router)
+    app.include_router(open_router)
+    return app
 
 
 def _failure(status: int, why: str, headers: Any = None) -> Response:
@@ -80,9 +88,18 @@ async def _invalid(_request: Request, error: Exception) -> Response:
     return _failure(422, f"{place}: {first['msg']}")
 
 
-async def _refused(_request: Request, error: Exception) -> Response:
+async def _refused(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    return _failure(error.status_code, str(error.detail), error.headers)
+    headers = dict(error.headers or {})
+    if error.status_code == 405:
+        headers["Allow"] = ", ".join(sorted(_methods(request))) or "GET, HEAD"  # else it is a file of the page
+    return _failure(error.status_code, str(error.detail), headers)
+
+
+def _methods(request: Request) -> set[str]:
+    """Of all routes with this address; Starlette names those of the first alone."""
+    routes = [one for one in (*router.routes, *open_router.routes) if one.matches(request.scope)[0] is not Match.NONE]
+    return {method for route in routes for method in getattr(route, "methods", ())}
 
 
 async def _too_slow(_request: Request, _error: Exception) -> Response:

@@ -8,18 +8,20 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from hushrec.common.bundle import ADAPTER, CATALOG, MANIFEST
 from hushrec.common.catalog import ItemRow
-from hushrec.common.errors import ConfigError, HushrecError
-from hushrec.server.serving.batching import EncoderBatches
+from hushrec.common.errors import HushrecError
+from hushrec.common.scoring import Floats32
+from hushrec.server.serving.batching import MOST_TEXTS, EncoderBatches
+from hushrec.server.serving.items_file import Items, ItemsFile, merged
 from hushrec.server.serving.served_bundle import Prepare, ServedBundle, bundle_folder, load_served
 
 INTERVAL = 2.0  # seconds between two looks at the folder
-MOST_ITEMS = 20_000  # that are added or changed at run time
 
 Tell = Callable[[str, dict[str, Any]], None]
 
@@ -30,26 +32,37 @@ class BundleHolder:
     Args:
         target: a bundle folder or a run directory.
         tell: called with a word and facts when a bundle is swapped or refused; they hold nothing of a request.
+        items: where items put at run time are kept; without it they live as long as this object.
     Attributes:
         current: what the next request is answered from; a request keeps the one that it began with.
         refused: why the bundle in the folder is not the one in use; "" where it is.
         swaps: bundles that took another's place.
     Raises:
         BundleError: the first bundle is refused; there is no old one to keep.
+        DataError, ConfigError: the items cannot be read.
     """
 
     def __init__(
-        self, target: Path, batches: EncoderBatches, prepare: Prepare, tell: Tell, interval: float = INTERVAL
+        self,
+        target: Path,
+        batches: EncoderBatches,
+        prepare: Prepare,
+        tell: Tell,
+        interval: float = INTERVAL,
+        items: Path | None = None,
     ) -> None:
         self._target, self._batches, self._prepare, self._tell = target, batches, prepare, tell
         self._interval = interval
-        self._items: dict[str, ItemRow] = {}
+        self._file = ItemsFile(items) if items else None
+        self._items_seen = self._file.signature() if self._file else None
+        self._items: Items = self._file.read() if self._file else {}
         self._turn = threading.Lock()
         self._ended = threading.Event()
         self._watcher: threading.Thread | None = None
         self.refused, self.swaps, self.loaded_at = "", 0, time.time()
         self._seen = self._signature()
-        self.current = load_served(bundle_folder(target), batches, prepare)
+        self._bundle = load_served(bundle_folder(target), batches, prepare)
+        self.current = self._grown(self._bundle, self._items)
 
     def watch(self) -> None:
         """Look at the folder again and again, in a thread of its own."""
@@ -71,7 +84,7 @@ class BundleHolder:
                 found = load_served(folder, self._batches, self._prepare)
                 changed = found.sha256 != self.current.sha256
                 if changed:
-                    self.current = self._with_own_items(found)
+                    self.current, self._bundle = self._grown(found, self._items), found
             except (HushrecError, OSError) as error:
                 self._refuse(str(error))
                 return False
@@ -85,32 +98,52 @@ class BundleHolder:
             return True
 
     def put_items(self, rows: list[ItemRow]) -> tuple[int, int]:
-        """Add or change items until the process ends; they outlive a swap of bundles.
+        """Add or change items; they outlive a swap of bundles, and with a file also this process.
 
         Returns:
             Number of items that are new, number that were changed.
         Raises:
-            ConfigError: more than MOST_ITEMS in all.
-            DataError: an item without text, or twice with different texts.
+            ConfigError: more than MOST_ITEMS in all, or the file cannot be written.
+            DataError: an item without text, or twice with different texts; or the file is damaged.
             BundleError: as `ServedBundle.with_items`.
         """
         with self._turn:
-            items = self._items | {row.item_id: row for row in rows}
-            if len(items) > MOST_ITEMS:
-                raise ConfigError(
-                    f"at most {MOST_ITEMS:,} items can be added or changed at run time; the rest belongs in a bundle"
-                )
-            before = self.current
-            new = sum(row.item_id not in before.positions for row in {row.item_id: row for row in rows}.values())
-            found = before.with_items(rows, partial(self._batches.encode, before.encode))
-            found.warm()
+            items, before = merged(self._items, rows), self.current
+            ids = {row.item_id for row in rows}
+            found = self._grown(before, {str(number): row for number, row in enumerate(rows)})
+            if self._file:
+                self._file.add(rows)  # what other workers wrote is taken at the next look
             self.current, self._items = found, items
-            return new, len({row.item_id for row in rows}) - new
+            new = len(ids - before.positions.keys())
+            return new, len(ids) - new
 
-    def _with_own_items(self, found: ServedBundle) -> ServedBundle:
-        if not self._items:
-            return found
-        grown = found.with_items(list(self._items.values()), partial(self._batches.encode, found.encode))
+    def _take_items(self) -> None:
+        """Take what the items' file holds now; one that is damaged changes nothing."""
+        assert self._file is not None
+        with self._turn:
+            self._items_seen = self._file.signature()
+            try:
+                items = self._file.read()
+                changed = {name: row for name, row in items.items() if self._items.get(name) != row}
+                removed = self._items.keys() - items.keys()
+                if changed or removed:
+                    self.current = self._grown(self._bundle, items) if removed else self._grown(self.current, changed)
+            except (HushrecError, OSError) as error:
+                self._tell("items refused", {"why": str(error)})
+                return
+            self._items = items
+        self._tell("items taken", {"items": len(items)})
+
+    def _grown(self, served: ServedBundle, items: Items) -> ServedBundle:
+        if not items:
+            return served
+
+        def encode(texts: list[str]) -> Floats32:
+            # In parts, between which the texts of requests have their turn.
+            parts = [texts[start : start + MOST_TEXTS] for start in range(0, len(texts), MOST_TEXTS)]
+            return np.concatenate([self._batches.encode(served.encode, part) for part in parts])
+
+        grown = served.with_items(list(items.values()), encode)
         grown.warm()
         return grown
 
@@ -122,6 +155,8 @@ class BundleHolder:
         while not self._ended.wait(self._interval):
             if self._signature() != self._seen:
                 self.reload()
+            if self._file and self._file.signature() != self._items_seen:
+                self._take_items()
 
     def _signature(self) -> tuple[object, ...]:
         """Changes when a file of the bundle does; a bundle that is still being copied is looked at again."""

@@ -19,6 +19,7 @@ from hushrec.server.serving.tokens import TokenBook, TokenEntry
 LARGEST_BODY = 2**20  # bytes
 BODY_SECONDS = 15.0  # until a body must be there
 LONGEST_TARGET = 4096  # bytes of path and query
+PIECE = 2**16  # bytes of an answer that wait for their reader at a time
 CONTENT_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; base-uri 'none'; "
     "form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'"
@@ -70,7 +71,9 @@ class Gate:
             self._check_target(scope)
             caller = self._caller(scope)
             scope.setdefault("state", {})["scopes"] = None if self._tokens is None else caller and caller.scopes
-            body = await self._body(scope, receive)
+            body = await self._body(scope, receive) if _is_api(scope) else b""  # elsewhere nothing reads one
+            if body and not _is_json(scope):
+                raise _Refused(415, "a body is JSON; send it with the header content-type: application/json")
             await self._app(scope, _replayed(body, receive), answer)
         except _Refused as refused:
             await answer.fail(refused.status, refused.why, refused.headers)
@@ -90,7 +93,7 @@ class Gate:
 
     def _caller(self, scope: Message) -> TokenEntry | None:
         """The token's entry, for /v1 alone."""
-        if self._tokens is None or not (scope["path"] == "/v1" or scope["path"].startswith("/v1/")):
+        if self._tokens is None or not _is_api(scope):
             return None
         kind, _, token = _header(scope, b"authorization").partition(b" ")
         entry = self._tokens.find(token.strip().decode("latin-1")) if kind.lower() == b"bearer" else None
@@ -150,6 +153,12 @@ class _Answer:
             if self._private and not any(name.lower() == b"cache-control" for name, _ in headers):
                 headers.append((b"cache-control", b"no-store"))
             message = {**message, "headers": headers}
+        elif message["type"] == "http.response.body" and len(body := message.get("body", b"")) > PIECE:
+            # In pieces, so that a slow reader's answer waits once, not copied into the buffers of a connection.
+            last = (len(body) - 1) // PIECE * PIECE
+            for start in range(0, last, PIECE):
+                await self._send({**message, "body": body[start : start + PIECE], "more_body": True})
+            message = {**message, "body": body[last:]}
         await self._send(message)
 
     async def fail(self, status: int, why: str, headers: dict[str, str]) -> None:
@@ -174,6 +183,15 @@ def _replayed(body: bytes, receive: Receive) -> Receive:
         return {"type": "http.request", "body": body, "more_body": False}
 
     return replay
+
+
+def _is_api(scope: Message) -> bool:
+    return bool(scope["path"] == "/v1" or scope["path"].startswith("/v1/"))
+
+
+def _is_json(scope: Message) -> bool:
+    kind = _header(scope, b"content-type").partition(b";")[0].strip().lower()
+    return kind == b"application/json"
 
 
 def _route(scope: Message) -> str:

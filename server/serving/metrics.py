@@ -9,12 +9,13 @@ import os
 import threading
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
-from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
 from hushrec.server.serving.distribution_drift import DistributionDrift
 from hushrec.server.serving.served_bundle import DECILES, ServedBundle
@@ -71,7 +72,7 @@ class ServiceMetrics:
             "Distance of the last hour from the first, 0 to 1.",
             ("of",),
             registry=registry,
-            multiprocess_mode="max",
+            multiprocess_mode="livemax",
         )
         sizes = {"history": len(HISTORY_BUCKETS), "kind": len(KINDS), "popularity": DECILES}
         self._drifts = {name: DistributionDrift(size, baseline_seconds) for name, size in sizes.items()}
@@ -113,7 +114,8 @@ class ServiceMetrics:
 
     def text(self) -> bytes:
         """All of it in Prometheus' text format; of all workers where there are several."""
-        if os.environ.get(MULTIPROCESS):
+        if folder := os.environ.get(MULTIPROCESS):
+            _forget_dead(Path(folder))
             together = CollectorRegistry()
             MultiProcessCollector(together)  # type: ignore[no-untyped-call]
             return generate_latest(together)
@@ -127,4 +129,13 @@ class ServiceMetrics:
 
 
 def _gauge(name: str, says: str, registry: CollectorRegistry) -> Any:
-    return Gauge(name, says, registry=registry, multiprocess_mode="max")
+    return Gauge(name, says, registry=registry, multiprocess_mode="livemax")
+
+
+def _forget_dead(folder: Path) -> None:
+    """Remove what a worker said of itself that is no more; what it counted stays."""
+    for pid in {int(path.stem.rpartition("_")[2]) for path in folder.glob("gauge_live*.db")}:
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            mark_process_dead(pid, str(folder))  # type: ignore[no-untyped-call]

@@ -13,6 +13,7 @@ from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
+from hushrec.common.budget import is_private
 from hushrec.common.errors import HushrecError
 from hushrec.common.ledger import read_ledger
 from hushrec.common.privacy_event import PrivacyEvent
@@ -59,7 +60,9 @@ def list_federations(folder: Path) -> list[dict[str, Any]]:
         except (HushrecError, OSError, ValueError, KeyError, TypeError):
             continue
         try:
-            found.append(_plain({"name": path.name, **describe(operator)}))
+            config = operator.config()
+            unit = config.privacy.unit if is_private(config) else None
+            found.append(_plain({"name": path.name, **describe(operator), "unit": unit}))
         except (HushrecError, OSError, ValueError, KeyError) as error:
             found.append({"name": path.name, "error": f"cannot be read ({type(error).__name__})"})
     return found
@@ -136,7 +139,7 @@ def _summary(path: Path) -> dict[str, Any]:
     results, rounds = _json(path / "results.json"), _rounds(path, 1)
     last = rounds[-1] if rounds else {}
     privacy = (results or {}).get("privacy") or {}
-    experiment = (results or {}).get("experiment") or _experiment(path)
+    experiment, unit = _experiment(path) if results is None else (results.get("experiment"), privacy.get("unit"))
     state = "finished" if results is not None else "running" if _is_held(path / "run.lock") else "stopped"
     epsilon = privacy.get("epsilon") if results is not None else last.get("epsilon")
     return {
@@ -144,18 +147,21 @@ def _summary(path: Path) -> dict[str, Any]:
         "state": state,
         "round": last.get("round"),
         "rounds": last.get("rounds"),
-        "experiment": experiment,
+        "experiment": experiment or path.name,
         "epsilon": epsilon,
-        "unit": privacy.get("unit"),
+        "unit": unit,
     }
 
 
-def _experiment(path: Path) -> str:
+def _experiment(path: Path) -> tuple[str, str | None]:
+    """The experiment's name, and the unit of its epsilon; None where it claims none."""
     try:
         content = tomllib.loads((path / "experiment.toml").read_text(encoding="utf-8"))
-        return str(content.get("run", {}).get("experiment", path.name))
+        privacy = content.get("privacy", {})
+        unit = privacy.get("unit") if privacy.get("mechanism", "none") != "none" else None
+        return str(content.get("run", {}).get("experiment", "")), unit
     except (OSError, ValueError, AttributeError):
-        return path.name
+        return "", None
 
 
 def _is_held(lock: Path) -> bool:

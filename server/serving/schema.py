@@ -7,18 +7,38 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, WithJsonSchema
 
 MOST_HISTORY, MOST_INTERESTS, MOST_RULES, MOST_PUT = 1000, 100, 20, 500
-Name = Annotated[str, StringConstraints(min_length=1, max_length=300)]
+LARGEST_ID = 2**63 - 1  # of an id that is sent as a number
+
+
+def _number_as_text(value: Any) -> Any:
+    whole = isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= LARGEST_ID
+    return str(int(value)) if whole and value == int(value) else value
+
+
+_TEXT = {"type": "string", "minLength": 1, "maxLength": 300}
+_NUMBER = {"type": "integer", "minimum": -LARGEST_ID, "maximum": LARGEST_ID}
+Title = Annotated[str, StringConstraints(min_length=1, max_length=300)]
+Name = Annotated[Title, BeforeValidator(_number_as_text), WithJsonSchema({"anyOf": [_TEXT, _NUMBER]})]
 Phrase = Annotated[str, StringConstraints(min_length=1, max_length=200)]
-Year = Annotated[int, Field(ge=1500, le=2099)]
+
+
+def _only_number(value: Any) -> Any:
+    if isinstance(value, (bool, str)):
+        raise ValueError("expected a number")
+    return value
+
+
+OnlyNumber = BeforeValidator(_only_number)  # else "1" and true would pass as numbers
+Year = Annotated[int, OnlyNumber, Field(ge=1500, le=2099)]
 
 
 class Strict(BaseModel):
-    """A request: unknown keys are refused, numbers stand for ids too."""
+    """A request: unknown keys are refused."""
 
-    model_config = ConfigDict(extra="forbid", coerce_numbers_to_str=True, allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
 
 class Interests(Strict):
@@ -37,8 +57,10 @@ class RecommendRequest(Strict):
     profile: str = Field("", max_length=4000, description="Who it is, in words.")
     query: str = Field("", max_length=1000, description="What is wanted now, in words; years and genres must hold.")
     interests: Interests = Field(default_factory=Interests)
-    n: int = Field(10, ge=1, le=100)
-    discovery: float = Field(0.0, ge=0, le=1, description="0: popularity as validated; 1: popularity ignored.")
+    n: Annotated[int, OnlyNumber] = Field(10, ge=1, le=100)
+    discovery: Annotated[float, OnlyNumber] = Field(
+        0.0, ge=0, le=1, description="0: popularity as validated; 1: popularity ignored."
+    )
     rules: dict[str, Any] | None = Field(None, description="A rule file as JSON: rule, blocklist, approved.")
     group: str = Field("", max_length=200, description="Also the rules of this group of users.")
 
@@ -93,7 +115,7 @@ class NewItem(Strict):
     """An item to add, or to change where the id is known; public texts only."""
 
     item_id: Name
-    title: Name
+    title: Title
     year: Year | None = None
     genres: list[Annotated[str, StringConstraints(min_length=1, max_length=60)]] = Field(
         default_factory=list, max_length=30

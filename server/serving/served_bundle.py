@@ -5,8 +5,10 @@ It is immutable: another bundle, or an item more, is another object. It knows no
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import json
+import logging
 import os
 import shutil
 from collections.abc import Callable
@@ -21,7 +23,9 @@ from numpy.typing import NDArray
 from hushrec.common.bundle import ADAPTER, CATALOG, MANIFEST, Bundle, read_bundle
 from hushrec.common.catalog import Catalog, ItemRow, build_catalog
 from hushrec.common.errors import BundleError
+from hushrec.common.item_index import EXACT_UP_TO, ItemIndex
 from hushrec.common.item_names import ItemNames
+from hushrec.common.memory import release_memory
 from hushrec.common.prefix import cache_folder
 from hushrec.common.scoring import Floats32, VectorScorer
 from hushrec.common.stored_vectors import StoredScorer, open_vectors
@@ -29,6 +33,7 @@ from hushrec.common.wish import WishReader
 from hushrec.common.workspace import Model
 from hushrec.server.serving.batching import EncoderBatches
 from hushrec.server.serving.prepare import bundle_sha256
+from hushrec.server.serving.service_log import log
 
 DECILES = 10
 KEPT = 3  # folders of stored vectors, of the last bundles: going back needs no encoding
@@ -61,6 +66,11 @@ class ServedBundle:
         """Whether ranking itself asks the language model, beside the texts that are encoded in batches."""
         choices = self.scorer.choices
         return bool(choices.click_weight or choices.profile_click_weight or self.model.config.profiles)
+
+    @property
+    def index(self) -> ItemIndex | None:
+        """What chooses the items to score; None where all are scored."""
+        return self.scorer.index if isinstance(self.scorer, StoredScorer) else None
 
     @cached_property
     def names(self) -> ItemNames:
@@ -163,6 +173,7 @@ def load_served(folder: Path, batches: EncoderBatches, prepare: Prepare) -> Serv
     scorer: VectorScorer
     if bundle.choices.click_weight or bundle.choices.profile_click_weight:  # it reads the catalogue's token states
         cached = False
+        prepare(folder, sha256, vectors_folder(folder, sha256))  # leaves the states on disk, which took longest
         model, scorer = batches.call(bundle.scorer, None)
     else:
         scorer, cached = _stored(bundle, folder, sha256, prepare)
@@ -171,7 +182,22 @@ def load_served(folder: Path, batches: EncoderBatches, prepare: Prepare) -> Serv
         sha256, bundle.experiment, bundle.privacy, files, written, bundle.catalog, scorer, model, cached
     )
     served.warm()
+    _settle()
+    if len(served.catalog) > EXACT_UP_TO and served.index is None:
+        why = "every item is scored; pip install 'hushrec[serve]', then remove the stored vectors to make an index"
+        log("no item index", {"items": len(served.catalog), "why": why}, logging.WARNING)
     return served
+
+
+def _settle() -> None:
+    """Collect what an earlier bundle left, and look at what stays never again.
+
+    A large catalogue is millions of objects: each full collection that finds them stops every request for a second.
+    """
+    gc.unfreeze()
+    gc.collect()
+    gc.freeze()
+    release_memory()
 
 
 def _stored(bundle: Bundle, folder: Path, sha256: str, prepare: Prepare) -> tuple[StoredScorer, bool]:

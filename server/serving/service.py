@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import ssl
 import threading
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -20,6 +21,7 @@ import anyio.to_thread
 from hushrec.common.errors import ConfigError
 from hushrec.server.serving.batching import EncoderBatches
 from hushrec.server.serving.bundle_holder import INTERVAL, BundleHolder
+from hushrec.server.serving.edge_files import EdgeFiles
 from hushrec.server.serving.metrics import ServiceMetrics
 from hushrec.server.serving.prepare import prepare_apart
 from hushrec.server.serving.run_folders import epsilon_left
@@ -41,8 +43,10 @@ class ServeSettings:
         target: a run directory or bundle folder.
         tokens: the tokens' file; "" only with `open`.
         open: no tokens, on loopback alone.
+        edge: an edge folder that devices fetch; "" for none.
         runs, federations: folders that the page shows; "" for none.
         workers: processes.
+        items: file of the items that are put at run time; "" keeps them in memory.
     """
 
     target: str
@@ -50,9 +54,11 @@ class ServeSettings:
     port: int = 8080
     tokens: str = ""
     open: bool = False
+    edge: str = ""
     runs: str = ""
     federations: str = ""
     workers: int = 1
+    items: str = ""
     tls_cert: str = ""
     tls_key: str = ""
 
@@ -81,7 +87,11 @@ class ServeSettings:
         for name, value in (("--tls-cert", self.tls_cert), ("--tls-key", self.tls_key)):
             if value and not Path(value).is_file():
                 raise ConfigError(f"{name} names no file: {value}")
-        for name, value in (("--runs", self.runs), ("--federations", self.federations)):
+        if self.tls_cert:
+            check_certificate(self.tls_cert, self.tls_key)
+        if self.items and not os.access(Path(self.items).parent, os.W_OK):
+            raise ConfigError(f"--items: cannot write to the folder {Path(self.items).parent}; choose another")
+        for name, value in (("--runs", self.runs), ("--federations", self.federations), ("--edge", self.edge)):
             if value and not Path(value).is_dir():
                 raise ConfigError(f"{name} names no folder: {value}")
 
@@ -101,6 +111,29 @@ class ServeSettings:
         return cls(**json.loads(text))
 
 
+def check_certificate(certificate: str, key: str) -> None:
+    """Refuse a certificate and a key that no connection could be made with; nobody is asked for a password.
+
+    Raises:
+        ConfigError: names the file and the remedy.
+    """
+    for name, path, word in (("--tls-cert", certificate, "CERTIFICATE"), ("--tls-key", key, "PRIVATE KEY")):
+        try:
+            content = Path(path).read_bytes()
+        except OSError as error:
+            raise ConfigError(f"{name} {path} cannot be read: {error.strerror}") from error
+        if f"{word}-----".encode() not in content:
+            raise ConfigError(f"{name} {path} holds no {word.lower()} in PEM (-----BEGIN ... {word}-----)")
+    try:
+        # An empty password, because without one OpenSSL would ask at the terminal.
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key, lambda: b"")
+    except (ssl.SSLError, ValueError) as error:
+        if getattr(error, "reason", None) == "KEY_VALUES_MISMATCH":
+            raise ConfigError(f"the private key {key} is not that of the certificate {certificate}") from error
+        why = f"the certificate {certificate} and the private key {key} cannot be used"
+        raise ConfigError(f"{why}: damaged, or the key has a password; write it without one") from error
+
+
 class RecommendationService:
     """Everything behind the routes.
 
@@ -108,7 +141,7 @@ class RecommendationService:
         prepare: encodes the catalogue of a new bundle; by default in a process of its own.
         interval: seconds between two looks at the bundle's folder.
     Raises:
-        BundleError: the bundle is refused.
+        BundleError: the bundle, or the edge folder, is refused.
         ConfigError: the tokens cannot be read.
     """
 
@@ -117,9 +150,11 @@ class RecommendationService:
     ) -> None:
         self.settings = settings
         self.metrics = ServiceMetrics()
+        self.edge = EdgeFiles(Path(settings.edge)) if settings.edge else None
         self.tokens = TokenBook(Path(settings.tokens), 1 / settings.workers) if settings.tokens else None
         self.batches = EncoderBatches(lambda texts: self.metrics.batch.observe(texts))
-        self.holder = BundleHolder(Path(settings.target), self.batches, prepare, self._tell, interval)
+        items = Path(settings.items) if settings.items else None
+        self.holder = BundleHolder(Path(settings.target), self.batches, prepare, self._tell, interval, items)
         self.metrics.vector_cache.labels("hit" if self.holder.current.cached else "miss").inc()
         self.metrics.observe_bundle(self.holder.current, "")
         self._limiter: anyio.CapacityLimiter | None = None
@@ -146,7 +181,7 @@ class RecommendationService:
         return await anyio.to_thread.run_sync(partial(function, *arguments), limiter=self._limiter)
 
     def _tell(self, event: str, facts: dict[str, Any]) -> None:
-        log(event, facts, logging.WARNING if event == "bundle refused" else logging.INFO)
+        log(event, facts, logging.WARNING if event.endswith("refused") else logging.INFO)
         if event == "bundle swapped":
             self.metrics.swaps.inc()
             self.metrics.vector_cache.labels("hit" if self.holder.current.cached else "miss").inc()

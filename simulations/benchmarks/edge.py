@@ -27,8 +27,8 @@ from typing import Any
 
 import numpy as np
 
-from hushrec.client.edge.folder import open_edge_folder, write_edge_folder
 from hushrec.client.edge.recommender import pack
+from hushrec.common.edge_folder import open_edge_folder, write_edge_folder
 
 WIDTH, DIM = 384, 64
 QUERIES = ("a quiet film about the sea", "funny heist", "space opera with politics", "something for children", "noir")
@@ -58,7 +58,7 @@ for query in queries if device.reads_texts else ():
     read.append(time.perf_counter() - before)
 status = dict(line.split(":", 1) for line in open("/proc/self/status"))
 if device.reads_texts:  # after the memory was read: this is a second encoder
-    from hushrec.client.edge.folder import open_edge_folder
+    from hushrec.common.edge_folder import open_edge_folder
     from hushrec.client.edge.text_encoder import OnnxTextEncoder
     folder = open_edge_folder(Path(sys.argv[1]))
     encoder = OnnxTextEncoder(folder.file("encoder"), folder.read("tokenizer"))

@@ -2,9 +2,13 @@
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from hushrec.common.catalog import Catalog, ItemRow, build_catalog, item_text, parse_year, reorder_article
+from hushrec.common.constraints import Constraints
 from hushrec.common.errors import DataError
+from hushrec.common.rules import Rule
 
 
 def place_of(number: int) -> str:
@@ -99,3 +103,21 @@ def test_inconsistent_columns_are_an_error() -> None:
 def test_ids_of_digits_are_sorted_as_numbers_of_any_length() -> None:
     rows = [ItemRow(i, f"Title {i}") for i in ("10", "9" * 5000, "2", "010", "0")]
     assert build_catalog(rows, place_of=place_of)[0].item_ids == ("0", "2", "010", "10", "9" * 5000)
+
+
+GENRES = st.lists(st.sampled_from(["Comedy", "comedy", "War", "Drama"]), max_size=3, unique=True).map(tuple)
+
+
+@given(own=st.lists(GENRES, min_size=1, max_size=12), wanted=GENRES, without=GENRES)
+def test_genres_are_found_as_by_looking_at_every_item(
+    own: list[tuple[str, ...]], wanted: tuple[str, ...], without: tuple[str, ...]
+) -> None:
+    names = tuple(f"Film {item}" for item in range(len(own)))
+    catalog = Catalog(names, names, names, np.full(len(own), 1990, dtype=np.int32), tuple(own))
+    assert catalog.of_genres(wanted).tolist() == [bool(set(wanted) & set(genres)) for genres in own]
+    asked = Constraints(genres=(wanted,) if wanted else (), without=without)
+    expected = [(not wanted or bool(set(wanted) & set(genres))) and not set(without) & set(genres) for genres in own]
+    assert asked.allowed(catalog).tolist() == expected
+    if any("comedy" in genre.lower() for genres in own for genre in genres):  # a rule means every spelling
+        found = Rule("laugh", "exclude", genres=("COMEDY",)).matches(catalog)
+        assert found.tolist() == [any(genre.lower() == "comedy" for genre in genres) for genres in own]

@@ -13,9 +13,9 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from hushrec.client.edge.folder import check_edge_folder
 from hushrec.client.edge.recommender import EdgeRecommender
 from hushrec.common.bundle import read_bundle
+from hushrec.common.edge_folder import check_edge_folder
 from hushrec.common.errors import BundleError, ConfigError
 from hushrec.simulations.export_command import export
 from hushrec.simulations.recommend import Wish, recommend

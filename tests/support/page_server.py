@@ -98,9 +98,8 @@ def films() -> list[dict[str, Any]]:
 def summary(run: dict[str, Any]) -> dict[str, Any]:
     """The line of a run in the list."""
     last = run["rounds"][-1] if run["rounds"] else {}
-    claim = (run["results"] or {}).get("privacy", {})
     known = {"round": last.get("round"), "rounds": last.get("rounds"), "epsilon": last.get("epsilon")}
-    return {"name": run["name"], "state": run["state"], "unit": claim.get("unit"), **known}
+    return {"name": run["name"], "state": run["state"], "unit": run["unit"], **known}
 
 
 def privacy(unit: str | None, epsilon: float | None) -> dict[str, Any]:
@@ -150,7 +149,8 @@ def run(
     finished = done == 20
     found = results(name, level, claim) if finished else None
     state = "finished" if finished else "running"
-    return {"name": name, "state": state, "results": found, "rounds": lines, "audit": None, "ledger": ledger}
+    facts = {"name": name, "state": state, "unit": unit, "results": found}
+    return {**facts, "rounds": lines, "audit": None, "ledger": ledger}
 
 
 def results(name: str, level: float, claim: dict[str, Any]) -> dict[str, Any]:

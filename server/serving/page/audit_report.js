@@ -31,25 +31,25 @@ export function auditReport(found) {
 }
 
 function attack(found) {
-  const films = found?.films ?? [];
+  const items = found?.films ?? [];
   const curves = Object.entries(found?.curves ?? {});
-  if (!films.length && !curves.length) return null;
+  if (!items.length && !curves.length) return null;
   return [
     element("h2", {}, "The attack demo"),
-    films.length
+    items.length
       ? [
           element(
             "p",
             {},
-            "Where an attacker who sees the updates of one demo user ranks the films that she may have watched: " +
-              "the more watched films stand at the top, the more leaks.",
+            "Where an attacker who sees the updates of one demo user ranks the items that she may have used: " +
+              "the more used items stand at the top, the more leaks.",
           ),
           table(
-            "The demo user's films",
-            Object.keys(films[0]).map((head) => head.replaceAll("_", " ")),
-            films.map((film) => ({
-              class: film.watched === true ? "ours" : null,
-              cells: Object.values(film).map(worded),
+            "The demo user's items",
+            Object.keys(items[0]).map((head) => head.replaceAll("_", " ")),
+            items.map((item) => ({
+              class: item.watched === true ? "ours" : null,
+              cells: Object.values(item).map(worded),
             })),
           ),
         ]

@@ -72,7 +72,7 @@ export function seconds(value) {
 /** "ε = 7.99 per record", never without its unit; words where nothing is claimed or the unit is not told. */
 export function epsilonPer(epsilon, unit) {
   if (typeof epsilon !== "number") return "no privacy claim";
-  return unit ? `ε = ${decimal(epsilon, 2)} per ${unit}` : "its page tells";
+  return unit ? `ε = ${decimal(epsilon, 2)} per ${unit}` : "its unit is not told";
 }
 
 /** The key and the name of what was validated in the rounds, such as validation_NDCG@10. */

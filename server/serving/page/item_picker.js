@@ -1,4 +1,4 @@
-// Picking films by their titles: a combobox with a list, for keyboard and touch. It recommends nothing.
+// Picking items by their titles: a combobox with a list, for keyboard and touch. It recommends nothing.
 
 import { element, fill } from "./elements.js";
 import { ask } from "./service.js";
@@ -12,45 +12,45 @@ export function titled({ title, year }) {
   return known && !title.includes(`(${year})`) ? `${title} (${year})` : title;
 }
 
-export class FilmPicker {
-  /** `changed` is called after each change of `films`. */
-  constructor(films, changed) {
-    this.films = films;
+export class ItemPicker {
+  /** `changed` is called after each change of `items`. */
+  constructor(items, changed) {
+    this.items = items;
     this.changed = changed;
     this.offered = [];
     this.active = -1;
     this.input = element("input", {
-      id: "film",
+      id: "item",
       type: "text",
       role: "combobox",
       autocomplete: "off",
       spellcheck: "false",
       placeholder: "Type a title",
       "aria-expanded": "false",
-      "aria-controls": "film-list",
+      "aria-controls": "item-list",
       "aria-autocomplete": "list",
       oninput: () => this.#search(),
       onkeydown: (event) => this.#key(event),
-      onblur: () => this.#close(),
+      onblur: () => this.#leave(),
     });
-    this.list = element("ul", { id: "film-list", role: "listbox", "aria-label": "Films", hidden: true });
+    this.list = element("ul", { id: "item-list", role: "listbox", "aria-label": "Items", hidden: true });
     this.told = element("p", { class: "small soft", role: "status" });
-    this.chips = element("ul", { class: "chips", "aria-label": "Films you picked" });
-    const label = element("label", { for: "film" }, "Films you liked");
+    this.chips = element("ul", { class: "chips", "aria-label": "Items you picked" });
+    const label = element("label", { for: "item" }, "Items you liked");
     this.root = element("div", { class: "field picker" }, label, this.input, this.list, this.told, this.chips);
     this.#show();
   }
 
-  add(film) {
-    if (this.films.some((one) => one.item_id === film.item_id)) return;
-    this.films.push({ item_id: film.item_id, title: film.title, year: film.year });
+  add(item) {
+    if (this.items.some((one) => one.item_id === item.item_id)) return;
+    this.items.push({ item_id: item.item_id, title: item.title, year: item.year });
     this.#show();
     this.changed();
   }
 
-  #remove(film) {
-    const place = this.films.indexOf(film);
-    this.films.splice(place, 1);
+  #remove(item) {
+    const place = this.items.indexOf(item);
+    this.items.splice(place, 1);
     this.#show();
     const left = this.chips.querySelectorAll("button");
     (left[Math.min(place, left.length - 1)] ?? this.input).focus();
@@ -58,9 +58,9 @@ export class FilmPicker {
   }
 
   #show() {
-    const chips = this.films.map((film) => {
-      const attributes = { type: "button", "aria-label": `Remove ${titled(film)}`, onclick: () => this.#remove(film) };
-      return element("li", {}, element("span", {}, titled(film)), element("button", attributes, "×"));
+    const chips = this.items.map((item) => {
+      const attributes = { type: "button", "aria-label": `Remove ${titled(item)}`, onclick: () => this.#remove(item) };
+      return element("li", {}, element("span", {}, titled(item)), element("button", attributes, "×"));
     });
     fill(this.chips, chips);
     this.chips.hidden = chips.length === 0;
@@ -82,24 +82,24 @@ export class FilmPicker {
     } catch (error) {
       if (error.name === "AbortError") return;
       this.#close();
-      this.told.textContent = error.message;
+      this.#tell(error.message);
       return;
     }
     this.#open();
   }
 
   #open() {
-    const options = this.offered.map((film, place) => {
-      const genres = (film.genres ?? []).join(", ");
+    const options = this.offered.map((item, place) => {
+      const genres = (item.genres ?? []).join(", ");
       return element(
         "li",
         {
-          id: `film-${place}`,
+          id: `item-${place}`,
           role: "option",
           "aria-selected": "false",
           onmousedown: (event) => this.#pick(event, place),
         },
-        titled(film),
+        titled(item),
         genres && element("small", {}, ` ${genres}`),
       );
     });
@@ -107,9 +107,11 @@ export class FilmPicker {
     const found = options.length;
     this.list.hidden = found === 0;
     this.input.setAttribute("aria-expanded", String(found > 0));
-    this.told.textContent = found
-      ? `${found} ${found === 1 ? "film" : "films"}; arrow keys and Enter pick one.`
-      : "No film of this name. Try fewer letters of its title.";
+    this.#tell(
+      found
+        ? `${found} ${found === 1 ? "item" : "items"}; arrow keys and Enter pick one.`
+        : "No item of this name. Try fewer letters of its title.",
+    );
     this.#activate(found ? 0 : -1);
   }
 
@@ -119,8 +121,21 @@ export class FilmPicker {
     this.offered = [];
     this.list.hidden = true;
     this.input.setAttribute("aria-expanded", "false");
-    this.told.textContent = "";
+    this.#tell("");
     this.#activate(-1);
+  }
+
+  /** What was told keeps its place: else the button that a person is pressing would move away beneath the pointer. */
+  #leave() {
+    const told = this.told.textContent;
+    this.#close();
+    this.#tell(told);
+    this.told.classList.add("past");
+  }
+
+  #tell(words) {
+    this.told.textContent = words;
+    this.told.classList.remove("past");
   }
 
   #activate(place) {
@@ -130,7 +145,7 @@ export class FilmPicker {
       if (one === place) option.scrollIntoView({ block: "nearest" });
     }
     if (place < 0) this.input.removeAttribute("aria-activedescendant");
-    else this.input.setAttribute("aria-activedescendant", `film-${place}`);
+    else this.input.setAttribute("aria-activedescendant", `item-${place}`);
   }
 
   #key(event) {
@@ -151,10 +166,10 @@ export class FilmPicker {
 
   #pick(event, place) {
     event.preventDefault(); // a pressed option must not take the focus from the field
-    const film = this.offered[place];
+    const item = this.offered[place];
     this.input.value = "";
     this.#close();
-    this.add(film);
-    this.told.textContent = `${titled(film)} was added.`;
+    this.add(item);
+    this.#tell(`${titled(item)} was added.`);
   }
 }

@@ -41,7 +41,7 @@ export function spentCurve(run) {
   return chart({ title: "Privacy spent", x: { label: "round", whole: true }, y: { label: `ε per ${unit}` }, series });
 }
 
-/** HR@10 by how popular the wanted film is. */
+/** HR@10 by how popular the wanted item is. */
 export function deciles(results) {
   return decileChart(DRAWN.map((name) => ({ name, system: results.systems[name] })));
 }
@@ -61,10 +61,10 @@ export function decileChart(lines) {
     }));
   if (!series.length) return null;
   return chart({
-    title: "Popular and rare films",
+    title: "Popular and rare items",
     x: { label: "popularity decile (1 = most popular tenth)", whole: true, ticks: DECILES },
     y: { label: "HR@10" },
     series,
-    note: "HR@10 by the popularity of the wanted film; whiskers are 95 % intervals.",
+    note: "HR@10 by the popularity of the wanted item; whiskers are 95 % intervals.",
   });
 }

@@ -210,6 +210,7 @@ function live(run) {
       "p",
       {},
       `${last.answered} of ${last.asked} clients answered`,
+      typeof last.epsilon === "number" && run.unit && `; ${epsilonPer(last.epsilon, run.unit)} spent`,
       refused ? `; refused: ${refused}` : "",
       each && `; ${decimal(each, 1)} s a round, about ${seconds(each * (last.rounds - last.round))} left`,
     ),

@@ -1,14 +1,14 @@
-// The first view: a wish, films, interests and the dial, and the recommendations with their reasons.
+// The first view: a wish, items, interests and the dial, and the recommendations with their reasons.
 
 import { bullets, element, fill, notice } from "./elements.js";
-import { FilmPicker, titled } from "./film_picker.js";
+import { ItemPicker, titled } from "./item_picker.js";
 import { epsilonPer } from "./figures.js";
 import { InterestEditor } from "./interests.js";
 import { ask } from "./service.js";
 
 const KEPT = "hushrec.taste"; // of sessionStorage: gone with the tab
 const PAUSE = 250; // milliseconds after the dial moved before the service is asked again
-const EXAMPLES = ["a comedy from the 90s", "science fiction, not horror", "crime before 1990"];
+const EXAMPLES = ["something recent and popular", "before 1990, not war", "light and funny"];
 const AMOUNTS = ["10", "20", "50"];
 
 export function tryView(section) {
@@ -19,12 +19,12 @@ export function tryView(section) {
 class TryView {
   constructor(section) {
     this.taste = readTaste();
-    this.picker = new FilmPicker(this.taste.films, () => this.#changed());
+    this.picker = new ItemPicker(this.taste.items, () => this.#changed());
     this.interests = new InterestEditor(this.taste.interests, () => this.#changed());
     this.answer = element("div", { class: "answer", "aria-live": "polite" }, welcome());
     fill(
       section,
-      element("h1", { id: "try-title", tabindex: "-1" }, "What would you like to watch?"),
+      element("h1", { id: "try-title", tabindex: "-1" }, "What would you like?"),
       element("div", { class: "two" }, this.#form(), this.answer),
     );
   }
@@ -106,8 +106,8 @@ class TryView {
   }
 
   #amount() {
-    const options = AMOUNTS.map((one) => element("option", { value: one }, `${one} films`));
-    this.amount = element("select", { "aria-label": "How many films" }, options);
+    const options = AMOUNTS.map((one) => element("option", { value: one }, `${one} items`));
+    this.amount = element("select", { "aria-label": "How many items" }, options);
     return this.amount;
   }
 
@@ -173,7 +173,7 @@ class TryView {
     const asked = (this.asked = new AbortController());
     this.answer.setAttribute("aria-busy", "true");
     const body = {
-      history: this.taste.films.map((film) => film.item_id),
+      history: this.taste.items.map((item) => item.item_id),
       profile: this.profile.value.trim(),
       query: this.wish.value.trim(),
       interests: this.taste.interests,
@@ -204,7 +204,7 @@ class TryView {
     ];
     if (!items.length)
       return [told, notice("info", "Nothing fits. Ask for less in the wish, or take an interest away.")];
-    const heading = element("h2", {}, items.length === 1 ? "One film" : `${items.length} films`);
+    const heading = element("h2", {}, items.length === 1 ? "One item" : `${items.length} items`);
     return [
       heading,
       told,
@@ -218,7 +218,7 @@ class TryView {
   }
 
   #card(item) {
-    const picked = this.taste.films.some((film) => film.item_id === item.item_id);
+    const picked = this.taste.items.some((one) => one.item_id === item.item_id);
     const like = {
       type: "button",
       class: "quiet",
@@ -252,7 +252,7 @@ function welcome() {
     { class: "panel welcome" },
     element("h2", {}, "Nothing asked yet"),
     element("p", {}, "Any of these is enough, and they work together:"),
-    bullets([`a wish, such as “${EXAMPLES[0]}”`, "a few films you liked", "interests that you write yourself"]),
+    bullets([`a wish, such as “${EXAMPLES[0]}”`, "a few items you liked", "interests that you write yourself"]),
     element("p", {}, "With nothing at all, Recommend shows what is popular."),
   );
 }
@@ -271,7 +271,7 @@ function source(bundle) {
 }
 
 function readTaste() {
-  const empty = { films: [], interests: { likes: [], dislikes: [] }, discovery: 0, profile: "" };
+  const empty = { items: [], interests: { likes: [], dislikes: [] }, discovery: 0, profile: "" };
   try {
     return { ...empty, ...JSON.parse(sessionStorage.getItem(KEPT) ?? "{}") };
   } catch {

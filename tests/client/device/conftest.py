@@ -19,12 +19,12 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from hushrec.client.device.database import Interaction
 from hushrec.client.device.folder import DeviceFolder, create_device
-from hushrec.client.edge.folder import write_edge_folder
 from hushrec.client.edge.recommender import pack
 from hushrec.common.base_model import load_base_model
 from hushrec.common.catalog import Catalog, catalog_to_json
 from hushrec.common.config import RunConfig
 from hushrec.common.datasets import load_dataset
+from hushrec.common.edge_folder import write_edge_folder
 from hushrec.common.invitation import Invitation
 from hushrec.common.scoring import ScoringChoices
 

@@ -16,10 +16,10 @@ from hushrec.client.device import answering
 from hushrec.client.device.answering import answer
 from hushrec.client.device.database import Interaction
 from hushrec.client.device.folder import DeviceFolder
-from hushrec.client.edge.folder import open_edge_folder, write_edge_folder
 from hushrec.client.edge.recommender import EdgeRecommender
 from hushrec.client.store import open_model
 from hushrec.common.budget import training_event
+from hushrec.common.edge_folder import open_edge_folder, write_edge_folder
 from hushrec.common.ledger import read_ledger
 from hushrec.common.protocol import TrainRequest, query_content, read_update, train_content
 from hushrec.common.run_ledger import close_ledgers

@@ -14,7 +14,6 @@ import torch
 
 from hushrec.client.edge import quantise
 from hushrec.client.edge.export import ExportOptions, export
-from hushrec.client.edge.folder import check_edge_folder
 from hushrec.client.edge.pooled_encoder import (
     PooledEncoder,
     merged_encoder,
@@ -29,6 +28,7 @@ from hushrec.client.edge.recommender import EdgeRecommender
 from hushrec.client.edge.text_encoder import OnnxTextEncoder
 from hushrec.common.base_model import BaseModel
 from hushrec.common.config import RunConfig
+from hushrec.common.edge_folder import check_edge_folder
 from hushrec.common.errors import ConfigError
 from hushrec.common.workspace import build_model
 

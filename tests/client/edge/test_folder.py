@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hushrec.client.edge import folder as edge_folder
-from hushrec.client.edge.folder import check_edge_folder, open_edge_folder, write_edge_folder
 from hushrec.client.edge.recommender import EdgeRecommender
+from hushrec.common import edge_folder
 from hushrec.common.catalog import ItemRow
+from hushrec.common.edge_folder import check_edge_folder, open_edge_folder, write_edge_folder
 from hushrec.common.errors import BundleError
 from hushrec.common.manifest import sealed
 

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hushrec.client.edge.folder import check_edge_folder
 from hushrec.client.edge.recommender import EdgeRecommender
 from hushrec.client.edge.vectors import write_vectors
 from hushrec.common.catalog import ItemRow
+from hushrec.common.edge_folder import check_edge_folder
 from hushrec.common.errors import ConfigError, DataError
 from hushrec.common.interest_profile import Interest, InterestProfile
 from hushrec.common.rules import Rule, RuleFile

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from support.serving import Running, running
 
 from hushrec.common.bundle import Bundle, read_bundle
+from hushrec.common.catalog import ItemRow, build_catalog
 from hushrec.common.interest_profile import InterestProfile
 from hushrec.common.recommend import Wish, no_history, recommend
+from hushrec.server.serving.answers import find_items
 
 
 def test_an_answer_is_the_one_that_the_bundle_gives_offline(shared: Running, made: tuple[Bundle, Path]) -> None:
@@ -96,7 +100,7 @@ def test_similar_items_are_the_nearest_by_cosine(shared: Running, made: tuple[Bu
     assert [item["item_id"] for item in found] == [catalog.item_ids[item] for item in np.argsort(-cosines)[:5]]
     assert found[0]["reasons"] == [f"like {catalog.titles[4]}"]
     unknown = shared.ask("GET", "/v1/similar", params={"item": "nothing"})
-    assert (unknown.status_code, unknown.json()) == (422, {"error": "no such item in the catalogue"})
+    assert (unknown.status_code, unknown.json()) == (404, {"error": "no such item in the catalogue"})
     everything = shared.ask("GET", "/v1/similar", params={"item": catalog.item_ids[4], "n": 100}).json()["items"]
     assert len(everything) == min(100, len(catalog) - 1)
 
@@ -112,6 +116,19 @@ def test_a_search_finds_titles_that_begin_with_the_text_first(shared: Running, m
     by_id = shared.ask("GET", "/v1/items", params={"search": catalog.item_ids[7]}).json()["items"]
     assert by_id[0]["item_id"] == catalog.item_ids[7]
     assert shared.ask("GET", "/v1/items").json() == {"items": []}
+
+
+def test_a_search_prefers_the_start_of_a_title_then_of_a_word_then_anything(shared: Running) -> None:
+    titles = ("Unheated", "The Heat", "Heat", "Dead Heat", "Wheat", "Heather", "Spider-Heat")
+    served = dataclasses.replace(
+        shared.service.holder.current,
+        catalog=build_catalog([ItemRow(str(k), title) for k, title in enumerate(titles)], place_of=str)[0],
+        scorer=SimpleNamespace(prior=np.array([9, 2, 1, 5, 8, 3, 1], dtype=np.float32)),
+    )
+    found = [item.title for item in find_items(served, "heat", 10)]
+    assert found == ["Heather", "Heat", "Dead Heat", "The Heat", "Spider-Heat", "Unheated", "Wheat"]
+    assert [item.title for item in find_items(served, "4", 10)] == ["Wheat"]
+    assert find_items(served, "he.t", 10) == []
 
 
 def test_requests_at_the_same_time_get_the_answers_they_get_alone(shared: Running) -> None:

@@ -10,11 +10,14 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
+import yaml
 from filelock import FileLock
 from support.serving import Running, running
 
 from hushrec.server.serving.distribution_drift import LEAST, DistributionDrift
+from hushrec.server.serving.metrics import ServiceMetrics
 from hushrec.server.serving.run_folders import describe_run, ledger_summary, list_runs
 
 PROMETHEUS = Path(__file__).parents[3] / "docs" / "prometheus"
@@ -54,12 +57,70 @@ def test_drift_is_the_distance_of_the_last_window_from_the_first() -> None:
     assert drift.distance(20_000.0) == 0
 
 
-@pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed")
+def test_requests_that_shift_raise_the_drift_above_the_alert(shared: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    (threshold,) = re.findall(
+        r"expr: max by \(of\) \(hushrec_drift\) > ([\d.]+)", (PROMETHEUS / "alerts.yml").read_text()
+    )
+    served, clock = shared.service.holder.current, [1000.0]
+    monkeypatch.setattr("hushrec.server.serving.metrics.time.monotonic", lambda: clock[0])
+    measured = ServiceMetrics(baseline_seconds=3600.0)
+    rare, popular = ([served.catalog.item_ids[i] for i in np.flatnonzero(served.deciles == d)[:5]] for d in (0, 9))
+
+    def ask(history: int, text: bool, items: list[str], times: int) -> dict[str, float]:
+        for _ in range(times):
+            clock[0] += 10.0
+            measured.observe_recommendation(served, history, text, items)
+        found = re.findall(r'^hushrec_drift\{of="(\w+)"\} (\S+)', measured.text().decode(), re.M)
+        return {of: float(value) for of, value in found}
+
+    ask(12, False, popular, 400)  # the first hour, and a little more
+    assert max(ask(12, False, popular, 300).values()) == 0.0
+    shifted = ask(0, True, rare, 360)
+    assert shifted.keys() == {"history", "kind", "popularity"}
+    assert min(shifted.values()) > float(threshold)
+    assert max(ask(12, False, popular, 420).values()) < float(threshold)
+
+
+PROMTOOL = pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed")
+
+
+@PROMTOOL
 def test_prometheus_accepts_the_alert_rules() -> None:
     done = subprocess.run(
         ["promtool", "check", "rules", str(PROMETHEUS / "alerts.yml")], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
+
+
+@PROMTOOL
+def test_the_alerts_fire_when_they_should_and_not_before(tmp_path: Path) -> None:
+    rules = {
+        rule["alert"]: rule
+        for group in yaml.safe_load((PROMETHEUS / "alerts.yml").read_text())["groups"]
+        for rule in group["rules"]
+    }
+    tests = []
+    for name, metric, label, value, calm, values, minute in (
+        ("HushrecDrift", "hushrec_drift", "of", "history", 39, "0x10 0.4x60", 45),
+        ("HushrecBundleRefused", "hushrec_bundle_refused", "instance", "a", 10, "0x10 1x60", 13),
+        ("HushrecBudgetNearlySpent", "hushrec_epsilon_left", "run", "films", 10, "1x10 0.01x60", 12),
+    ):
+        summary = rules[name]["annotations"]["summary"].replace(f"{{{{ $labels.{label} }}}}", value)
+        fired = {"exp_labels": {**rules[name]["labels"], label: value}, "exp_annotations": {"summary": summary}}
+        tests.append(
+            {
+                "interval": "1m",
+                "input_series": [{"series": f'{metric}{{{label}="{value}"}}', "values": values}],
+                "alert_rule_test": [
+                    {"eval_time": f"{calm}m", "alertname": name},
+                    {"eval_time": f"{minute}m", "alertname": name, "exp_alerts": [fired]},
+                ],
+            }
+        )
+    file = tmp_path / "alerts_test.yml"
+    file.write_text(yaml.safe_dump({"rule_files": [str(PROMETHEUS / "alerts.yml")], "tests": tests}))
+    done = subprocess.run(["promtool", "test", "rules", str(file)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_alerts_and_dashboard_name_metrics_that_exist(shared: Running) -> None:
@@ -79,14 +140,17 @@ def test_runs_are_shown_with_results_rounds_and_ledger(smoke_run: Path, folder: 
     runs = tmp_path / "runs"
     shutil.copytree(smoke_run, runs / "smoke")
     (runs / "begun").mkdir()
-    (runs / "begun" / "experiment.toml").write_text('[run]\nexperiment = "smoke"\n')
+    begun = '[run]\nexperiment = "smoke"\n[privacy]\nmechanism = "gaussian"\nunit = "record"\n'
+    (runs / "begun" / "experiment.toml").write_text(begun)
     (runs / "begun" / "rounds.jsonl").write_text('{"round": 2, "rounds": 9, "epsilon": NaN}\n{"round": 3')
     (runs / "other").mkdir()
     with running(folder, tmp_path, runs=str(runs)) as service:
         listed = {run["name"]: run for run in service.ask("GET", "/v1/runs").json()["runs"]}
         assert set(listed) == {"smoke", "begun"}
         assert (listed["begun"]["state"], listed["begun"]["round"], listed["begun"]["epsilon"]) == ("stopped", 2, None)
+        assert (listed["begun"]["experiment"], listed["begun"]["unit"]) == ("smoke", "record")
         assert listed["smoke"]["state"] == "finished"
+        assert listed["smoke"]["unit"] == "record"
         found = service.ask("GET", "/v1/runs/smoke").json()
         assert found["results"] == json.loads((smoke_run / "results.json").read_text())
         assert next(line["round"] for line in found["rounds"]) == 0
@@ -109,6 +173,8 @@ def test_a_run_whose_lock_is_held_is_running(tmp_path: Path) -> None:
     (run / "experiment.toml").write_text("")
     with FileLock(run / "run.lock"):
         assert list_runs(tmp_path)[0]["state"] == "running"
+    (run / "experiment.toml").write_text('[privacy]\nmechanism = "none"\nunit = "record"\n')
+    assert (list_runs(tmp_path)[0]["experiment"], list_runs(tmp_path)[0]["unit"]) == ("one", None)
     found = describe_run(tmp_path, "one")
     assert found is not None
     assert (found["state"], found["results"], found["rounds"], found["ledger"]) == ("stopped", None, [], None)
@@ -125,6 +191,7 @@ def test_federations_are_shown_as_their_operator_sees_them(
     with running(folder, tmp_path, federations=str(tmp_path / "all")) as service:
         (found,) = service.ask("GET", "/v1/federations").json()["federations"]
         assert (found["name"], found["running"], found["nodes"]) == ("films", False, {})
+        assert found["unit"] == "record"
 
 
 def test_the_openapi_page_and_the_page_need_no_token_and_load_nothing_from_elsewhere(shared: Running) -> None:
