@@ -71,7 +71,7 @@ def recommend(
         index: as in `recommend_items`.
     Guarantees:
         - no item of the history is recommended.
-        - a history alone is scored exactly as in the evaluation.
+        - a history alone is scored as the evaluation scores items that were in training.
     Raises:
         ConfigError: n or discovery out of range.
     """

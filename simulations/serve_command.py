@@ -75,7 +75,7 @@ def serve(
     `hushrec serve token --help` shows how tokens are made.
     """
     try:
-        from hushrec.server.serving.listening import listen, port_is_free
+        from hushrec.server.serving.listening import listen, listen_with_workers, port_is_free
         from hushrec.server.serving.service import RecommendationService, ServeSettings
     except ModuleNotFoundError as error:
         if (error.name or "").startswith("hushrec"):
@@ -107,7 +107,12 @@ def serve(
     found = service.holder.current
     console.print(f"{found.experiment}: {len(found.catalog):,} items.", highlight=False, markup=False)
     console.print(f"Page: {settings.address}  API: {settings.address}docs", highlight=False, markup=False)
-    listen(settings, service)
+    if workers == 1:
+        listen(settings, service)
+    else:
+        service.close()
+        del service, found  # each worker opens its own
+        listen_with_workers(settings)
 
 
 @token_app.command("new", epilog=TOKEN_EXAMPLES)

@@ -56,7 +56,7 @@ class ServiceMetrics:
         self.items = _gauge("hushrec_catalog_items", "Items that can be recommended.", registry)
         self.epsilon_left = Gauge(
             "hushrec_epsilon_left",
-            "Budget left to the client that spent most.",
+            "Budget left to the client that spent most, by run or federation.",
             ("run",),
             registry=registry,
             multiprocess_mode="mostrecent",

@@ -10,13 +10,17 @@ import math
 import os
 import tomllib
 from collections import OrderedDict
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hushrec.common.budget import is_private
 from hushrec.common.errors import HushrecError
 from hushrec.common.ledger import read_ledger
 from hushrec.common.privacy_event import PrivacyEvent
+
+if TYPE_CHECKING:
+    from hushrec.server.deployment.folder import OperatorFolder
 
 MOST_ROUNDS = 2000  # newest lines of rounds.jsonl
 MOST_CLIENTS = 1000  # of a ledger, those that spent most
@@ -48,24 +52,37 @@ def describe_run(folder: Path, name: str) -> dict[str, Any] | None:
 
 
 def list_federations(folder: Path) -> list[dict[str, Any]]:
-    """The operator folders in a folder: devices, refusals, progress; best effort."""
-    from hushrec.server.deployment.folder import OperatorFolder
+    """The operator folders in a folder: devices, refusals, progress, unit and budget of the claim; best effort."""
     from hushrec.server.deployment.service import describe
 
     found = []
+    for name, operator in _operators(folder):
+        try:
+            found.append(_plain({"name": name, **describe(operator), **_claimed(operator)}))
+        except (HushrecError, OSError, ValueError, KeyError) as error:
+            found.append({"name": name, "error": f"cannot be read ({type(error).__name__})"})
+    return found
+
+
+def _operators(folder: Path) -> Iterator[tuple[str, OperatorFolder]]:
+    """Name and operator folder of what is one, the folder itself among them."""
+    from hushrec.server.deployment.folder import OperatorFolder
+
     for path in [folder, *_folders(folder)]:
         operator = OperatorFolder(path)
         try:
             operator.settings()
         except (HushrecError, OSError, ValueError, KeyError, TypeError):
             continue
-        try:
-            config = operator.config()
-            unit = config.privacy.unit if is_private(config) else None
-            found.append(_plain({"name": path.name, **describe(operator), "unit": unit}))
-        except (HushrecError, OSError, ValueError, KeyError) as error:
-            found.append({"name": path.name, "error": f"cannot be read ({type(error).__name__})"})
-    return found
+        yield path.name, operator
+
+
+def _claimed(operator: OperatorFolder) -> dict[str, Any]:
+    """Unit and budget of what is promised; null where nothing is."""
+    config = operator.config()
+    if not is_private(config):
+        return {"unit": None, "budget": None}
+    return {"unit": config.privacy.unit, "budget": config.privacy.target_epsilon}
 
 
 _SUMMARIES: OrderedDict[tuple[str, int, int], dict[str, Any] | None] = OrderedDict()
@@ -88,14 +105,27 @@ def ledger_summary(path: Path) -> dict[str, Any] | None:
     return _SUMMARIES[key]
 
 
-def epsilon_left(folder: Path) -> dict[str, float]:
-    """Run -> budget left to the client that spent most; runs without a ledger are left out."""
+def epsilon_left(runs: Path | None, federations: Path | None) -> dict[str, float]:
+    """Run or federation -> budget left to the client that spent most; those without a claim are left out.
+
+    Of a run, by its ledger. Of a federation, by the last round's line: the ledgers themselves are on the devices.
+    """
+    from hushrec.server.deployment.service import read_rounds
+
     left = {}
-    for path in _folders(folder):
+    for path in _folders(runs) if runs else []:
         summary = ledger_summary(path / "ledger.jsonl")
         if summary and summary["clients"]:
             worst = summary["clients"][0]
             left[path.name] = max(0.0, worst["budget"] - worst["epsilon"])
+    for name, operator in _operators(federations) if federations else []:
+        try:
+            budget, lines = _claimed(operator)["budget"], read_rounds(operator)
+            if budget is not None:
+                spent = float(lines[-1].get("epsilon") or 0.0) if lines else 0.0
+                left[name] = max(0.0, float(budget) - spent)
+        except (HushrecError, OSError, ValueError, KeyError, AttributeError):
+            continue
     return left
 
 

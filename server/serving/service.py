@@ -163,7 +163,7 @@ class RecommendationService:
     def start(self) -> None:
         """Watch the bundle and the budgets."""
         self.holder.watch()
-        if self.settings.runs:
+        if self.settings.runs or self.settings.federations:
             threading.Thread(target=self._watch_budgets, name="budgets", daemon=True).start()
         bundle = self.holder.current
         log("ready", {"sha256": bundle.sha256, "experiment": bundle.experiment, "items": len(bundle.catalog)})
@@ -188,8 +188,9 @@ class RecommendationService:
         self.metrics.observe_bundle(self.holder.current, self.holder.refused)
 
     def _watch_budgets(self) -> None:
+        runs, federations = (Path(name) if name else None for name in (self.settings.runs, self.settings.federations))
         while True:
-            for run, left in epsilon_left(Path(self.settings.runs)).items():
+            for run, left in epsilon_left(runs, federations).items():
                 self.metrics.epsilon_left.labels(run).set(left)
             if self._ended.wait(BUDGETS_EVERY):
                 return

@@ -78,12 +78,13 @@ function tiles(found, devices) {
   const online = devices.filter((one) => one.state === "online").length;
   const refused = Object.values(found.refused ?? {}).reduce((sum, one) => sum + one, 0);
   const spent = found.last_round?.epsilon;
+  const budget = typeof found.budget === "number" ? ` of ${decimal(found.budget, 2)}` : "";
   const told = typeof spent === "number" && found.unit; // an epsilon without its unit says nothing
   return [
     tile(`${online} of ${enrolled}`, "enrolled devices are online"),
     tile(found.rounds ? `${found.round ?? 0} of ${found.rounds}` : "–", "rounds done"),
     tile(count(refused), "refusals"),
-    told && tile(`ε = ${decimal(spent, 2)}`, `per ${found.unit}, of the device that spent most`),
+    told && tile(`ε = ${decimal(spent, 2)}${budget}`, `per ${found.unit}, of the device that spent most`),
   ];
 }
 

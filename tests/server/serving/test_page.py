@@ -42,8 +42,8 @@ def test_devices_and_their_refusals_are_listed(open_page: Open) -> None:
 
 def test_what_devices_spent_is_told_with_its_unit(open_page: Open) -> None:
     federation = {"name": "shop", "nodes": {}, "round": 4, "rounds": 20, "last_round": {"epsilon": 3.2}}
-    page = open_page(Canned(federations=[federation | {"unit": "record"}]), "#devices")
-    see(page.locator(".tile", has_text="ε = 3.20")).to_contain_text("per record, of the device that spent most")
+    page = open_page(Canned(federations=[federation | {"unit": "record", "budget": 8.0}]), "#devices")
+    see(page.locator(".tile", has_text="ε = 3.20 of 8.00")).to_contain_text("per record, of the device that spent most")
 
 
 @pytest.mark.parametrize(

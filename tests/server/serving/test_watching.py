@@ -18,7 +18,7 @@ from support.serving import Running, running
 
 from hushrec.server.serving.distribution_drift import LEAST, DistributionDrift
 from hushrec.server.serving.metrics import ServiceMetrics
-from hushrec.server.serving.run_folders import describe_run, ledger_summary, list_runs
+from hushrec.server.serving.run_folders import describe_run, epsilon_left, ledger_summary, list_runs
 
 PROMETHEUS = Path(__file__).parents[3] / "docs" / "prometheus"
 
@@ -191,7 +191,19 @@ def test_federations_are_shown_as_their_operator_sees_them(
     with running(folder, tmp_path, federations=str(tmp_path / "all")) as service:
         (found,) = service.ask("GET", "/v1/federations").json()["federations"]
         assert (found["name"], found["running"], found["nodes"]) == ("films", False, {})
-        assert found["unit"] == "record"
+        assert (found["unit"], found["budget"]) == ("record", 8.0)
+    rounds = tmp_path / "all" / "films" / "run" / "rounds.jsonl"
+    assert epsilon_left(None, tmp_path / "all") == {"films": 8.0}  # nothing is spent before the first round
+    rounds.parent.mkdir(exist_ok=True)
+    rounds.write_text('{"round": 1, "epsilon": 2.5}\n{"round": 2, "epsilon": 3.25}\n{"round": 3, "eps')
+    assert epsilon_left(None, tmp_path / "all") == {"films": 4.75}
+    assert epsilon_left(None, tmp_path / "all" / "films") == {"films": 4.75}  # the folder itself, not its parent
+    init_folder(  # a federation without a claim has no budget to tell
+        tmp_path / "open" / "films",
+        ServerSettings("films", "localhost", 9999, devices=2),
+        tiny(privacy__mechanism="none"),  # type: ignore[arg-type]
+    )
+    assert epsilon_left(None, tmp_path / "open") == {}
 
 
 def test_the_openapi_page_and_the_page_need_no_token_and_load_nothing_from_elsewhere(shared: Running) -> None:
