@@ -81,6 +81,23 @@ class Catalog:
                 found[self.genre_members[genre]] = True
         return found
 
+    @cached_property
+    def title_word_members(self) -> dict[str, NDArray[np.int32]]:
+        """Word of a title in lower case -> positions of its items, ascending; built once, when a rule first asks."""
+        members: dict[str, list[int]] = {}
+        for item, title in enumerate(self.titles):
+            for word in set(re.findall(r"\w+", title.lower())):
+                members.setdefault(word, []).append(item)
+        return {word: np.array(items, dtype=np.int32) for word, items in members.items()}
+
+    def of_title_words(self, words: Iterable[str]) -> NDArray[np.bool_]:
+        """(items,) whether an item's title has one of them, in any case of letters."""
+        found = np.zeros(len(self), dtype=np.bool_)
+        for word in words:
+            if (members := self.title_word_members.get(word.lower())) is not None:
+                found[members] = True
+        return found
+
     def index_of(self, item_id: str) -> int:
         """Return the position of an item id.
 

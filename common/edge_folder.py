@@ -85,7 +85,8 @@ def open_edge_folder(path: Path) -> EdgeFolder:
         if sealed(manifest) != text:
             raise BundleError(f"{path / MANIFEST} is not as it was written; {_REMEDY}")
         for role, entry in manifest["files"].items():
-            if role not in ROLES or entry["name"] != _name(role, entry["sha256"]):
+            known = role in ROLES and re.fullmatch("[0-9a-f]{64}", entry["sha256"]) and type(entry["bytes"]) is int
+            if not known or entry["name"] != _name(role, entry["sha256"]):
                 raise BundleError(
                     f"{path / MANIFEST} names a file {entry['name']!r} that no edge folder has; {_REMEDY}"
                 )

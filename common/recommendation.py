@@ -136,7 +136,7 @@ def recommend_items(
     known = _known(len(history), texts)
     calibrate = bool(scorer.choices.calibration and len(history) and not texts and not discovery)  # asked goes first
     by_attributes = bool(constraints.genres or constraints.without or constraints.asks_for_years)
-    if index is None or rules or rerank or calibrate or by_attributes:
+    if index is None or alone or rules or rerank or calibrate or by_attributes:
         scores = _scores(scorer, user, known)
         if rules is not None and rules.boost.any() and allowed.any():
             scores += (rules.boost * float(scores[allowed].std())).astype(np.float32)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import difflib
 import re
 import tomllib
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -65,8 +66,7 @@ class Rule:
         if self.years:
             found &= inside(catalog.years, self.years) & (catalog.years >= 0)
         if self.title_words:
-            words = {word.lower() for word in self.title_words}
-            found &= np.array([not words.isdisjoint(re.findall(r"\w+", title.lower())) for title in catalog.titles])
+            found &= catalog.of_title_words(self.title_words)
         if self.items:
             found &= _positions(self.items, catalog, f"rule {self.name!r}")
         return found
@@ -167,8 +167,8 @@ def parse_rules(content: dict[str, Any]) -> RuleFile:
     if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
         raise ConfigError("write every rule as a table of its own, under [[rule]]")
     rules = tuple(_rule(table, number) for number, table in enumerate(tables, start=1))
-    names = [rule.name for rule in rules]
-    if again := [name for name in names if names.count(name) > 1]:
+    names = Counter(rule.name for rule in rules)
+    if again := [name for name, count in names.items() if count > 1]:
         raise ConfigError(f"two rules are called {again[0]!r}; give each a name of its own")
     lists = {key: _texts(content, key, "the file") for key in ("blocklist", "approved")}
     return RuleFile(rules, **lists)

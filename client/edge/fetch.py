@@ -43,11 +43,11 @@ def fetch_edge(address: str, into: Path, *, have: Path, token: str = "", ca: Pat
         with httpx.Client(
             base_url=address.rstrip("/"), headers=headers, verify=_trust(ca), timeout=_TIMEOUT, trust_env=False
         ) as service:
-            if not _fetch_manifest(service, into / MANIFEST, have / MANIFEST):
+            if not _fetch_manifest(service, into / MANIFEST, have):
                 return False
             for entry in open_edge_folder(into).manifest["files"].values():
-                _fetch_file(service, entry["name"], int(entry["bytes"]), into, have)
-    except httpx.HTTPError as error:
+                _fetch_file(service, entry["name"], entry["bytes"], entry["sha256"], into, have)
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
         raise DataError(f"{address} does not answer ({type(error).__name__}); the model is as it was") from error
     except OSError as error:
         raise DataError(f"cannot write in {into}: {error.strerror}; the model is as it was") from error
@@ -56,8 +56,12 @@ def fetch_edge(address: str, into: Path, *, have: Path, token: str = "", ca: Pat
 
 
 def _check(address: str) -> None:
-    parts = urlsplit(address)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
+    try:
+        parts = urlsplit(address)
+        known = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:  # brackets or a port that are none
+        known = None
+    if not known:
         raise ConfigError(f"expected an address such as https://rec.example.org, got {address!r}")
     if parts.scheme == "http" and parts.hostname not in LOOPBACK:
         raise ConfigError(f"{address} is not encrypted: whoever is on the way could send another model; use https://")
@@ -72,17 +76,25 @@ def _trust(ca: Path | None) -> ssl.SSLContext:
 
 def _fetch_manifest(service: httpx.Client, into: Path, have: Path) -> bool:
     headers = {}
-    if have.exists():
-        headers["if-none-match"] = f'"{hashlib.sha256(have.read_bytes()).hexdigest()}"'
+    try:
+        check_edge_folder(have)  # a folder that was damaged here is fetched again
+        headers["if-none-match"] = f'"{hashlib.sha256((have / MANIFEST).read_bytes()).hexdigest()}"'
+    except BundleError:
+        pass
     return _stream(service, "/v1/edge", into, LARGEST_MANIFEST, headers)
 
 
-def _fetch_file(service: httpx.Client, name: str, size: int, into: Path, have: Path) -> None:
-    own = have / name  # the name carries the content's hash, and all of it is checked at the end
-    if own.exists() and own.stat().st_size == size:
+def _fetch_file(service: httpx.Client, name: str, size: int, sha256: str, into: Path, have: Path) -> None:
+    own = have / name
+    if own.exists() and own.stat().st_size == size and _sha256(own) == sha256:
         shutil.copyfile(own, into / name)
     else:
         _stream(service, f"/v1/edge/{name}", into / name, size, {})
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _stream(service: httpx.Client, path: str, into: Path, most: int, headers: dict[str, str]) -> bool:

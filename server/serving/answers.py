@@ -95,9 +95,9 @@ def applied_rules(served: ServedBundle, content: dict[str, Any] | None, group: s
         if group:
             raise ConfigError("a group goes with rules; send the rules that name it")
         return None
+    if isinstance(tables := content.get("rule"), list) and len(tables) > MOST_RULES:
+        raise ConfigError(f"expected at most {MOST_RULES} rules, got {len(tables)}")
     rules = parse_rules(content)
-    if len(rules.rules) > MOST_RULES:
-        raise ConfigError(f"expected at most {MOST_RULES} rules, got {len(rules.rules)}")
     for item_id in (*rules.blocklist, *rules.approved, *(item for rule in rules.rules for item in rule.items)):
         if item_id not in served.positions:  # asked here, because near ids are slow to find in a large catalogue
             raise ConfigError(f"the rules name an item {item_id[:100]!r} that the catalogue does not have")

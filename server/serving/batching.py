@@ -1,6 +1,7 @@
 """The one thread of a process that uses the language model: texts of requests that arrive together go through together.
 
-Whatever else needs a model is called there too, in turn, so a model is never used twice at a time. Nothing is kept.
+Whatever else a request needs of a model is called there too, in turn, so a model is never used twice at a time. Nothing
+is kept.
 """
 
 from __future__ import annotations
@@ -59,16 +60,16 @@ class EncoderBatches:
         vectors: Floats32 = asked.done.result(PATIENCE)
         return vectors
 
-    def call(self, function: Callable[[], Result], patience: float | None = PATIENCE) -> Result:
+    def call(self, function: Callable[[], Result]) -> Result:
         """The function's result, from the encoder's thread; it must not ask this object for anything.
 
         Raises:
-            TimeoutError: not within `patience` seconds; None waits for ever.
+            TimeoutError: not within PATIENCE.
             Exception: what the function raises.
         """
         asked = _Asked(function)
         self._asked.put(asked)
-        result: Result = asked.done.result(patience)
+        result: Result = asked.done.result(PATIENCE)
         return result
 
     def close(self) -> None:

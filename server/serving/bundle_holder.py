@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from hushrec.server.serving.items_file import Items, ItemsFile, merged
 from hushrec.server.serving.served_bundle import Prepare, ServedBundle, bundle_folder, load_served
 
 INTERVAL = 2.0  # seconds between two looks at the folder
+PATIENCE = 20.0  # seconds that whoever changes something waits for a change that is under way
 
 Tell = Callable[[str, dict[str, Any]], None]
 
@@ -61,7 +63,7 @@ class BundleHolder:
         self._watcher: threading.Thread | None = None
         self.refused, self.swaps, self.loaded_at = "", 0, time.time()
         self._seen = self._signature()
-        self._bundle = load_served(bundle_folder(target), batches, prepare)
+        self._bundle = load_served(bundle_folder(target), prepare)
         self.current = self._grown(self._bundle, self._items)
 
     def watch(self) -> None:
@@ -76,12 +78,16 @@ class BundleHolder:
             self._watcher.join(self._interval + 1)
 
     def reload(self) -> bool:
-        """Take the bundle that is in the folder now; whether it is in use afterwards."""
-        with self._turn:
-            self._seen = self._signature()
+        """Take the bundle that is in the folder now; whether it is in use afterwards.
+
+        Raises:
+            TimeoutError: another change is under way for longer than PATIENCE.
+        """
+        with self._alone():
             try:
+                self._seen = self._signature()
                 folder = bundle_folder(self._target)
-                found = load_served(folder, self._batches, self._prepare)
+                found = load_served(folder, self._prepare)
                 changed = found.sha256 != self.current.sha256
                 if changed:
                     self.current, self._bundle = self._grown(found, self._items), found
@@ -106,8 +112,9 @@ class BundleHolder:
             ConfigError: more than MOST_ITEMS in all, or the file cannot be written.
             DataError: an item without text, or twice with different texts; or the file is damaged.
             BundleError: as `ServedBundle.with_items`.
+            TimeoutError: another change is under way for longer than PATIENCE.
         """
-        with self._turn:
+        with self._alone():
             items, before = merged(self._items, rows), self.current
             ids = {row.item_id for row in rows}
             found = self._grown(before, {str(number): row for number, row in enumerate(rows)})
@@ -120,7 +127,7 @@ class BundleHolder:
     def _take_items(self) -> None:
         """Take what the items' file holds now; one that is damaged changes nothing."""
         assert self._file is not None
-        with self._turn:
+        with self._alone():
             self._items_seen = self._file.signature()
             try:
                 items = self._file.read()
@@ -129,6 +136,8 @@ class BundleHolder:
                 if changed or removed:
                     self.current = self._grown(self._bundle, items) if removed else self._grown(self.current, changed)
             except (HushrecError, OSError) as error:
+                if isinstance(error, OSError):  # a time-out, or a disk that is away: the next look tries again
+                    self._items_seen = None
                 self._tell("items refused", {"why": str(error)})
                 return
             self._items = items
@@ -151,12 +160,27 @@ class BundleHolder:
         self.refused = why
         self._tell("bundle refused", {"why": why, "kept": self.current.sha256})
 
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """One change at a time."""
+        if not self._turn.acquire(timeout=PATIENCE):
+            raise TimeoutError
+        try:
+            yield
+        finally:
+            self._turn.release()
+
     def _watch(self) -> None:
         while not self._ended.wait(self._interval):
-            if self._signature() != self._seen:
-                self.reload()
-            if self._file and self._file.signature() != self._items_seen:
-                self._take_items()
+            try:
+                if self._signature() != self._seen:
+                    self.reload()
+                if self._file and self._file.signature() != self._items_seen:
+                    self._take_items()
+            except TimeoutError:  # somebody else is changing something; the next look comes soon
+                continue
+            except OSError as error:  # a disk that is away must not end the looking
+                self._refuse(f"the bundle's folder cannot be looked at: {error.strerror}")
 
     def _signature(self) -> tuple[object, ...]:
         """Changes when a file of the bundle does; a bundle that is still being copied is looked at again."""

@@ -90,6 +90,11 @@ class Gate:
             name = host[: host.find("]") + 1] if host.startswith("[") else host.partition(":")[0]
             if name not in _LOCAL:
                 raise _Refused(403, "an open service answers to 127.0.0.1, localhost and [::1] only")
+            origin = _header(scope, b"origin").decode("latin-1")
+            if _is_api(scope) and origin and origin.partition("://")[2] != host:
+                raise _Refused(403, "an open service is not asked by a page of another site")
+            if _is_api(scope) and _header(scope, b"sec-fetch-site") in (b"cross-site", b"same-site"):
+                raise _Refused(403, "an open service is not asked by a page of another site")
 
     def _caller(self, scope: Message) -> TokenEntry | None:
         """The token's entry, for /v1 alone."""

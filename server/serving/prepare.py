@@ -55,7 +55,10 @@ def prepare_apart(folder: Path, sha256: str, vectors: Path) -> None:
         BundleError: it failed; says why.
     """
     command = [sys.executable, "-P", "-m", "hushrec.server.serving.prepare", str(folder), sha256, str(vectors)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=LONGEST, check=False)
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=LONGEST, check=False)
+    except subprocess.TimeoutExpired as error:
+        raise BundleError(f"the catalogue was not encoded within {LONGEST / 60:g} minutes") from error
     if done.returncode:
         said = [line for line in done.stderr.splitlines() if line.strip()]
         raise BundleError(said[-1].strip() if said else "the catalogue could not be encoded")

@@ -53,7 +53,7 @@ def _needs(scope: str) -> Any:
 _WHY = {
     400: "The body cannot be read as JSON.",
     401: "No token, or none that holds.",
-    403: "The token lacks the scope; without tokens, the name that was asked is not this machine's.",
+    403: "The token lacks the scope; without tokens, asked by another name or by another site's page.",
     404: "There is no such thing.",
     408: "The body came too slowly.",
     409: "It does not go with what is served.",
@@ -124,7 +124,7 @@ async def put_items(asked: PutItems, service: Service) -> PutAnswer:
         why = "with several workers, items that change at run time are kept in a file: start with --items FILE"
         raise HTTPException(409, why)
     rows = [item_row(item) for item in asked.items]
-    added, changed = await service.run(service.holder.put_items, rows)
+    added, changed = await service.change(service.holder.put_items, rows)
     service.metrics.observe_bundle(service.holder.current, service.holder.refused)
     return PutAnswer(added=added, changed=changed)
 
@@ -213,19 +213,19 @@ def _edge(service: RecommendationService) -> EdgeFiles:
 @router.post("/admin/reload", dependencies=[_needs("admin")], responses=_errors(409))
 async def reload(service: Service) -> dict[str, Any]:
     """Look at the bundle's folder now; other workers look within seconds by themselves."""
-    if not await service.run(service.holder.reload):
+    if not await service.change(service.holder.reload):
         raise HTTPException(409, f"the bundle was refused and the old one stays: {service.holder.refused}")
     service.metrics.observe_bundle(service.holder.current, "")
     return {"sha256": service.holder.current.sha256}
 
 
-@router.get("/runs", dependencies=[_needs("read")])
+@router.get("/runs", dependencies=[_needs("admin")])
 async def runs(service: Service) -> dict[str, Any]:
     """The run directories under --runs."""
     return {"runs": await service.run(list_runs, Path(service.settings.runs)) if service.settings.runs else []}
 
 
-@router.get("/runs/{name}", dependencies=[_needs("read")], responses=_errors(404, 422))
+@router.get("/runs/{name}", dependencies=[_needs("admin")], responses=_errors(404, 422))
 async def run(name: Annotated[str, PathParameter(max_length=300)], service: Service) -> dict[str, Any]:
     """Results, rounds so far, audit and ledger of one run."""
     found = None
@@ -236,7 +236,7 @@ async def run(name: Annotated[str, PathParameter(max_length=300)], service: Serv
     return found
 
 
-@router.get("/federations", dependencies=[_needs("read")])
+@router.get("/federations", dependencies=[_needs("admin")])
 async def federations(service: Service) -> dict[str, Any]:
     """The federations under --federations."""
     folder = service.settings.federations

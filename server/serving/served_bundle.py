@@ -18,8 +18,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from filelock import FileLock
 from numpy.typing import NDArray
 
+from hushrec.common.base_model import load_base_model
 from hushrec.common.bundle import ADAPTER, CATALOG, MANIFEST, Bundle, read_bundle
 from hushrec.common.catalog import Catalog, ItemRow, build_catalog
 from hushrec.common.errors import BundleError
@@ -31,7 +33,6 @@ from hushrec.common.scoring import Floats32, VectorScorer
 from hushrec.common.stored_vectors import StoredScorer, open_vectors
 from hushrec.common.wish import WishReader
 from hushrec.common.workspace import Model
-from hushrec.server.serving.batching import EncoderBatches
 from hushrec.server.serving.prepare import bundle_sha256
 from hushrec.server.serving.service_log import log
 
@@ -150,7 +151,7 @@ def bundle_folder(target: Path) -> Path:
     return target / "bundle" if not (target / MANIFEST).exists() and (target / "bundle").is_dir() else target
 
 
-def load_served(folder: Path, batches: EncoderBatches, prepare: Prepare) -> ServedBundle:
+def load_served(folder: Path, prepare: Prepare) -> ServedBundle:
     """Check a bundle and make it ready to answer.
 
     Args:
@@ -170,14 +171,16 @@ def load_served(folder: Path, batches: EncoderBatches, prepare: Prepare) -> Serv
     named = json.loads(files[MANIFEST])["files"] | {MANIFEST: sha256}
     if any(hashlib.sha256(content).hexdigest() != named[name] for name, content in files.items()):
         raise BundleError(f"the bundle in {folder} was replaced while it was read; the next look takes the new one")
+    # The base model that is loaded belongs to the thread that encodes for requests; this bundle gets one of its own.
+    load_base_model.cache_clear()
     scorer: VectorScorer
     if bundle.choices.click_weight or bundle.choices.profile_click_weight:  # it reads the catalogue's token states
         cached = False
         prepare(folder, sha256, vectors_folder(folder, sha256))  # leaves the states on disk, which took longest
-        model, scorer = batches.call(bundle.scorer, None)
+        model, scorer = bundle.scorer()
     else:
         scorer, cached = _stored(bundle, folder, sha256, prepare)
-        model = batches.call(partial(bundle.text_model, scorer.heads.center), None)
+        model = bundle.text_model(scorer.heads.center)
     served = ServedBundle(
         sha256, bundle.experiment, bundle.privacy, files, written, bundle.catalog, scorer, model, cached
     )
@@ -207,7 +210,11 @@ def _stored(bundle: Bundle, folder: Path, sha256: str, prepare: Prepare) -> tupl
     try:
         return look(), True
     except BundleError:
-        _remove(vectors)  # a damaged one would stay for ever
+        with FileLock(f"{vectors}.lock"):  # another worker may have made them anew meanwhile
+            try:
+                return look(), True
+            except BundleError:
+                _remove(vectors)  # a damaged one would stay for ever
     prepare(folder, sha256, vectors)
     found = look()
     _forget_old(vectors, f"{folder.resolve().name}-vectors-")

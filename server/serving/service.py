@@ -158,6 +158,7 @@ class RecommendationService:
         self.metrics.vector_cache.labels("hit" if self.holder.current.cached else "miss").inc()
         self.metrics.observe_bundle(self.holder.current, "")
         self._limiter: anyio.CapacityLimiter | None = None
+        self._changes: anyio.CapacityLimiter | None = None
         self._ended = threading.Event()
 
     def start(self) -> None:
@@ -179,6 +180,12 @@ class RecommendationService:
         if self._limiter is None:
             self._limiter = anyio.CapacityLimiter(THREADS)
         return await anyio.to_thread.run_sync(partial(function, *arguments), limiter=self._limiter)
+
+    async def change(self, function: Callable[..., Result], *arguments: Any) -> Result:
+        """The same for what changes the service, one at a time, so that it takes no thread of those who ask."""
+        if self._changes is None:
+            self._changes = anyio.CapacityLimiter(1)
+        return await anyio.to_thread.run_sync(partial(function, *arguments), limiter=self._changes)
 
     def _tell(self, event: str, facts: dict[str, Any]) -> None:
         log(event, facts, logging.WARNING if event.endswith("refused") else logging.INFO)

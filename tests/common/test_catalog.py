@@ -1,5 +1,7 @@
 """Tests of common/catalog.py."""
 
+import re
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -121,3 +123,14 @@ def test_genres_are_found_as_by_looking_at_every_item(
     if any("comedy" in genre.lower() for genres in own for genre in genres):  # a rule means every spelling
         found = Rule("laugh", "exclude", genres=("COMEDY",)).matches(catalog)
         assert found.tolist() == [any(genre.lower() == "comedy" for genre in genres) for genres in own]
+
+
+@given(
+    titles=st.lists(st.text("Ab1 .'", min_size=1, max_size=8), min_size=1, max_size=8), word=st.sampled_from("aAbB1")
+)
+def test_words_of_titles_are_found_as_by_looking_at_every_title(titles: list[str], word: str) -> None:
+    names = tuple(f"i{item}" for item in range(len(titles)))
+    catalog = Catalog(names, names, tuple(titles), np.full(len(titles), 1990, dtype=np.int32), ((),) * len(titles))
+    expected = [word.lower() in re.findall(r"\w+", title.lower()) for title in titles]
+    assert catalog.of_title_words([word]).tolist() == expected
+    assert Rule("named so", "exclude", title_words=(word, "zz")).matches(catalog).tolist() == expected

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import subprocess
 import sys
 from dataclasses import replace
@@ -112,6 +113,10 @@ def test_no_item_of_a_history_comes_back_not_even_of_one_that_holds_all_that_is_
 
 def test_with_nothing_given_the_most_popular_come_first(scorer: StoredScorer, catalog: Catalog) -> None:
     some, every = both(scorer, catalog, np.array([], dtype=np.int32))
+    assert some == every
+    unknown = copy.copy(scorer)  # nothing is known of popularity: the order of the catalogue, as the note says
+    unknown.prior = np.zeros_like(scorer.prior)
+    some, every = both(unknown, catalog, np.array([], dtype=np.int32))
     assert some == every
 
 

@@ -65,6 +65,30 @@ def test_a_foreign_model_or_a_damaged_one_leaves_the_device_as_it_was(
     assert not list(kitchen.edge.glob("fetched-*"))
 
 
+def test_a_model_that_was_damaged_on_the_device_is_fetched_again(
+    kitchen: DeviceFolder, service: Running, export: Export, tmp_path: Path
+) -> None:
+    token = tmp_path / "token.txt"
+    for changed in (False, True):  # by the same export, and by another that has the damaged file too
+        update(kitchen, service, token)
+        vectors = check_edge_folder(kitchen.edge).file("item_vectors")
+        content = vectors.read_bytes()
+        vectors.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+        if changed:
+            export(tmp_path / "exported", kitchen.invitation.catalog)
+        assert "Installed a model of 6 items." in update(kitchen, service, token)
+        assert vectors.read_bytes() == content
+        check_edge_folder(kitchen.edge)
+
+
+@pytest.mark.parametrize(
+    "address", ["https://[", "https://rec.example.org:abc", "https://:0/", "ftp://rec.example.org"]
+)
+def test_what_is_no_address_is_refused_in_one_sentence(address: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="expected an address such as https"):
+        fetch.fetch_edge(address, tmp_path, have=tmp_path / "none")
+
+
 def test_wrong_tokens_and_options_are_one_sentence(kitchen: DeviceFolder, service: Running, tmp_path: Path) -> None:
     (tmp_path / "wrong.txt").write_text("not a token of this service")
     with pytest.raises(ConfigError, match="does not hold one token"):

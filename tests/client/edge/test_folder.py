@@ -85,6 +85,10 @@ def test_a_manifest_that_names_a_file_elsewhere_is_refused(folder: Path) -> None
     (folder / "manifest.json").write_text(sealed(manifest))
     with pytest.raises(BundleError, match=r"names a file '[.][.]/catalog.json'"):
         open_edge_folder(folder)
+    manifest["files"]["catalog"] |= {"name": "catalog-/../../../ab.json", "sha256": "/../../../ab"}
+    (folder / "manifest.json").write_text(sealed(manifest))
+    with pytest.raises(BundleError, match=r"names a file 'catalog-/"):
+        open_edge_folder(folder)
 
 
 def test_what_is_no_edge_folder_is_refused_with_the_remedy(tmp_path: Path) -> None:

@@ -85,6 +85,7 @@ def test_rules_hold_and_wrong_ones_are_one_sentence(shared: Running, made: tuple
         {"rules": rules, "group": "nobody"},
         {"group": "nobody"},
         {"interests": {"likes": ["!!!"]}},
+        {"rules": {"rule": [{"name": "x", "action": "exclude", "genres": [genre]}] * 10_000}},
     ):
         response = shared.ask("POST", "/v1/recommend", json=wrong)
         assert response.status_code == 422

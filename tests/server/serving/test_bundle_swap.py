@@ -7,8 +7,10 @@ import shutil
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import httpx
 import pytest
 from support.serving import Running, make_bundle, replace_bundle, running
 
@@ -16,9 +18,10 @@ from hushrec.common.bundle import Bundle, write_bundle
 from hushrec.common.config import RunConfig
 from hushrec.common.errors import BundleError
 from hushrec.common.manifest import sealed
-from hushrec.server.serving.batching import EncoderBatches
+from hushrec.server.serving import bundle_holder
 from hushrec.server.serving.prepare import bundle_sha256, prepare, prepare_apart
 from hushrec.server.serving.served_bundle import KEPT, load_served, vectors_folder
+from hushrec.server.serving.service import THREADS
 
 
 @pytest.fixture(scope="module")
@@ -165,36 +168,70 @@ def test_devices_get_the_bundle_once(shared: Running, made: tuple[Bundle, Path])
 
 
 def test_stored_vectors_are_used_again_and_damaged_ones_made_anew(folder: Path) -> None:
-    batches = EncoderBatches()
-    first = load_served(folder, batches, prepare)
-    again = load_served(folder, batches, lambda *_: pytest.fail("the vectors are there"))
+    first = load_served(folder, prepare)
+    again = load_served(folder, lambda *_: pytest.fail("the vectors are there"))
     assert (first.cached, again.cached) == (False, True)
     assert (again.scorer.item_vectors == first.scorer.item_vectors).all()
     vectors = vectors_folder(folder, first.sha256)
     assert vectors.parent == folder.parent.resolve()
     content = (vectors / "item_vectors.npy").read_bytes()
     (vectors / "item_vectors.npy").write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
-    mended = load_served(folder, batches, prepare)
+    mended = load_served(folder, prepare)
     assert not mended.cached
     assert (vectors / "item_vectors.npy").read_bytes() == content
-    batches.close()
 
 
 def test_vectors_of_old_bundles_are_removed(folder: Path, made: tuple[Bundle, Path]) -> None:
-    batches = EncoderBatches()
     for number in range(KEPT + 2):
         write_bundle(folder, Bundle(**{**made[0].__dict__, "experiment": f"number {number}"}))
-        load_served(folder, batches, prepare)
+        load_served(folder, prepare)
     assert len([path for path in folder.parent.glob("bundle-vectors-*") if path.is_dir()]) == KEPT
-    batches.close()
 
 
 def test_a_catalogue_is_encoded_by_a_process_of_its_own(folder: Path) -> None:
     sha256 = bundle_sha256(folder)
     prepare_apart(folder, sha256, vectors_folder(folder, sha256))
-    batches = EncoderBatches()
-    assert load_served(folder, batches, lambda *_: pytest.fail("the vectors are there")).cached
-    batches.close()
+    assert load_served(folder, lambda *_: pytest.fail("the vectors are there")).cached
     (folder / "catalog.json").write_bytes(b"{}")
     with pytest.raises(BundleError, match="is not the file its manifest describes"):
         prepare_apart(folder, sha256, folder.parent / "elsewhere")
+
+
+def test_changes_that_wait_for_each_other_keep_nobody_from_answers(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bundle_holder, "PATIENCE", 0.5)
+    with running(folder, tmp_path, interval=60) as service, ThreadPoolExecutor(2 * THREADS) as pool:
+        with service.service.holder._alone():  # as while a large catalogue is encoded
+            item = {"items": [{"item_id": "new-1", "title": "Robots"}]}
+            headers, url = {"authorization": f"Bearer {service.tokens['items']}"}, f"{service.client.base_url}/v1/items"
+
+            def put(_number: int) -> int:
+                return httpx.put(url, json=item, headers=headers, timeout=60, trust_env=False).status_code
+
+            waiting = pool.map(put, range(2 * THREADS))
+            time.sleep(0.1)
+            begun = time.monotonic()
+            assert service.ask("GET", "/v1/items").status_code == 200
+            assert time.monotonic() - begun < 0.5 * THREADS  # not after those who wait, one after the other
+            assert list(waiting) == [503] * 2 * THREADS
+        assert service.ask("PUT", "/v1/items", "items", json=item).status_code == 200
+
+
+def test_a_disk_that_is_away_does_not_end_the_looking(
+    folder: Path, other: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prepare(other, bundle_sha256(other), vectors_folder(folder, bundle_sha256(other)))
+
+    def stale(target: Path) -> Path:
+        raise OSError(116, "Stale file handle")
+
+    with running(folder, tmp_path) as service:
+        holder = service.service.holder
+        with monkeypatch.context() as patch:
+            patch.setattr(bundle_holder, "bundle_folder", stale)
+            until(lambda: "Stale file handle" in holder.refused)
+            assert service.ask("GET", "/v1/items").status_code == 200
+        replace_bundle(folder, other)
+        until(lambda: holder.current.sha256 == bundle_sha256(other))
+        assert holder.refused == ""

@@ -66,7 +66,7 @@ def test_any_query_string_is_answered_or_refused_in_one_sentence(text: str, numb
     text = text.encode("utf-8", "replace").decode()
     check(shared.ask("GET", "/v1/similar", params={"item": text, "n": str(number)[:50]}))
     check(shared.ask("GET", "/v1/items", params={"search": text, "limit": str(number)[:50]}))
-    check(shared.ask("GET", "/v1/runs/" + text.encode().hex()))
+    check(shared.ask("GET", "/v1/runs/" + text.encode().hex(), "admin"))
 
 
 @pytest.mark.parametrize(
@@ -142,7 +142,7 @@ def test_nothing_of_a_request_is_in_logs_metrics_or_files(folder: Path, tmp_path
             service.ask("POST", "/v1/recommend", json=body)
         service.ask("GET", "/v1/similar", params={"item": next(a)})
         service.ask("GET", "/v1/items", params={"search": next(a)})
-        service.ask("GET", f"/v1/runs/{MARK}q")
+        service.ask("GET", f"/v1/runs/{MARK}q", "admin")
         service.ask("GET", f"/v1/{MARK}r")
         service.ask("GET", f"/{MARK}s", "")
         service.ask(f"{MARK}T", "/v1/items")

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from support.serving import Running, running
 
+from hushrec.common.bundle import Bundle
 from hushrec.common.errors import ConfigError
 from hushrec.server.serving.tokens import TokenBook, TokenBucket, new_token, read_tokens, revoke_token
 
@@ -74,6 +77,14 @@ def test_a_bucket_gives_its_rate_and_no_more() -> None:
     assert sum(bucket.take(1.0 + second / 10) == 0 for second in range(1000)) == pytest.approx(100, abs=1)
 
 
+@pytest.fixture(scope="module")
+def open_service(made: tuple[Bundle, Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    folder = tmp_path_factory.mktemp("open") / "bundle"
+    shutil.copytree(made[1], folder)
+    with running(folder, folder.parent, tokens=False) as service:
+        yield service
+
+
 @pytest.mark.parametrize(
     ("method", "path", "scope"),
     [
@@ -84,9 +95,9 @@ def test_a_bucket_gives_its_rate_and_no_more() -> None:
         ("GET", "/v1/bundle", "read"),
         ("GET", "/v1/bundle/manifest.json", "read"),
         ("POST", "/v1/admin/reload", "admin"),
-        ("GET", "/v1/runs", "read"),
-        ("GET", "/v1/runs/x", "read"),
-        ("GET", "/v1/federations", "read"),
+        ("GET", "/v1/runs", "admin"),
+        ("GET", "/v1/runs/x", "admin"),
+        ("GET", "/v1/federations", "admin"),
     ],
 )
 def test_every_route_wants_a_token_of_its_scope(method: str, path: str, scope: str, shared: Running) -> None:
@@ -122,3 +133,24 @@ def test_an_open_service_answers_to_names_of_this_machine_only(folder: Path, tmp
         assert service.ask("GET", "/v1/items", "").status_code == 200
         assert service.ask("GET", "/v1/items", "", headers={"host": f"[::1]:{service.port}"}).status_code == 200
         assert service.ask("GET", "/v1/items", "", headers={"host": "elsewhere.example"}).status_code == 403
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"origin": "https://elsewhere.example"}, 403),
+        ({"origin": "null"}, 403),
+        ({"origin": "http://127.0.0.1:1"}, 403),
+        ({"sec-fetch-site": "cross-site"}, 403),
+        ({"sec-fetch-site": "same-site"}, 403),
+        ({"sec-fetch-site": "same-origin", "origin": "OWN"}, 200),
+        ({"sec-fetch-site": "none"}, 200),
+    ],
+)
+def test_an_open_service_is_not_asked_by_pages_of_other_sites(
+    headers: dict[str, str], status: int, open_service: Running
+) -> None:
+    """A form of any site can post without asking first, so what such a page could do must not depend on an answer."""
+    sent = {name: value.replace("OWN", f"http://127.0.0.1:{open_service.port}") for name, value in headers.items()}
+    assert open_service.ask("POST", "/v1/admin/reload", "", headers=sent).status_code == status
+    assert open_service.ask("GET", "/", "", headers=sent).status_code == 200  # a link to the page is a link

@@ -145,21 +145,21 @@ def test_runs_are_shown_with_results_rounds_and_ledger(smoke_run: Path, folder: 
     (runs / "begun" / "rounds.jsonl").write_text('{"round": 2, "rounds": 9, "epsilon": NaN}\n{"round": 3')
     (runs / "other").mkdir()
     with running(folder, tmp_path, runs=str(runs)) as service:
-        listed = {run["name"]: run for run in service.ask("GET", "/v1/runs").json()["runs"]}
+        listed = {run["name"]: run for run in service.ask("GET", "/v1/runs", "admin").json()["runs"]}
         assert set(listed) == {"smoke", "begun"}
         assert (listed["begun"]["state"], listed["begun"]["round"], listed["begun"]["epsilon"]) == ("stopped", 2, None)
         assert (listed["begun"]["experiment"], listed["begun"]["unit"]) == ("smoke", "record")
         assert listed["smoke"]["state"] == "finished"
         assert listed["smoke"]["unit"] == "record"
-        found = service.ask("GET", "/v1/runs/smoke").json()
+        found = service.ask("GET", "/v1/runs/smoke", "admin").json()
         assert found["results"] == json.loads((smoke_run / "results.json").read_text())
         assert next(line["round"] for line in found["rounds"]) == 0
         worst = found["ledger"]["clients"][0]
         assert worst["epsilon"] == pytest.approx(found["results"]["privacy"]["rdp"], rel=1e-6)
         assert worst["epsilon"] <= worst["budget"]
         for wrong in ("other", "nothing", "..", "%2e%2e%2fruns%2fsmoke"):
-            assert service.ask("GET", f"/v1/runs/{wrong}").status_code == 404
-        assert service.ask("GET", "/v1/federations").json() == {"federations": []}
+            assert service.ask("GET", f"/v1/runs/{wrong}", "admin").status_code == 404
+        assert service.ask("GET", "/v1/federations", "admin").json() == {"federations": []}
         deadline = 100
         while 'hushrec_epsilon_left{run="smoke"}' not in service.ask("GET", "/metrics", "").text:
             assert (deadline := deadline - 1)
@@ -189,7 +189,7 @@ def test_federations_are_shown_as_their_operator_sees_them(
     init_folder(tmp_path / "all" / "films", ServerSettings("films", "localhost", 9999, devices=2), tiny())  # type: ignore[arg-type]
     (tmp_path / "all" / "other").mkdir()
     with running(folder, tmp_path, federations=str(tmp_path / "all")) as service:
-        (found,) = service.ask("GET", "/v1/federations").json()["federations"]
+        (found,) = service.ask("GET", "/v1/federations", "admin").json()["federations"]
         assert (found["name"], found["running"], found["nodes"]) == ("films", False, {})
         assert (found["unit"], found["budget"]) == ("record", 8.0)
     rounds = tmp_path / "all" / "films" / "run" / "rounds.jsonl"
