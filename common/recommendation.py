@@ -116,8 +116,9 @@ def recommend_items(
             and the note says so.
         rules: always hold, even where nothing is left.
         rerank: re-orders the first candidates, where a language model is at hand (click_scorer.py); devices have none.
-        index: of the scorer's items, where only those that it chooses are to be scored. It is not asked where rules,
-            genres, years, calibration or `rerank` ask what it does not know: then every item is scored.
+        index: of the scorer's items, where only those that it chooses are to be scored. It is not asked where nothing is
+            given, or where rules, genres, years, calibration or `rerank` ask what it does not know: then every item is
+            scored.
     Guarantees:
         - no item of the history, and none that a rule excludes, is recommended.
     Raises:
@@ -136,7 +137,7 @@ def recommend_items(
     known = _known(len(history), texts)
     calibrate = bool(scorer.choices.calibration and len(history) and not texts and not discovery)  # asked goes first
     by_attributes = bool(constraints.genres or constraints.without or constraints.asks_for_years)
-    if index is None or alone or rules or rerank or calibrate or by_attributes:
+    if index is None or user is None or rules or rerank or calibrate or by_attributes:
         scores = _scores(scorer, user, known)
         if rules is not None and rules.boost.any() and allowed.any():
             scores += (rules.boost * float(scores[allowed].std())).astype(np.float32)
@@ -192,10 +193,8 @@ def _scores(scorer: VectorScorer, user: Floats32 | None, known: int) -> Floats32
     return scorer.prior.copy() if user is None else scorer.score_vectors(user[None], np.array([known]))[0]
 
 
-def _chosen(index: ItemIndex, scorer: VectorScorer, user: Floats32 | None, known: int, more: int) -> NDArray[np.int64]:
+def _chosen(index: ItemIndex, scorer: VectorScorer, user: Floats32, known: int, more: int) -> NDArray[np.int64]:
     """Ascending positions of the items that may be among the first of `_scores`."""
-    if user is None:
-        return index.choose(np.zeros(scorer.item_vectors.shape[1], dtype=np.float32), 1.0, more)
     choices = scorer.choices
     weight = choices.short_popularity_weight if known <= SHORT_HISTORY else choices.popularity_weight
     return index.choose(scorer.scale * user, weight, more)
