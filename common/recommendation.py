@@ -116,9 +116,9 @@ def recommend_items(
             and the note says so.
         rules: always hold, even where nothing is left.
         rerank: re-orders the first candidates, where a language model is at hand (click_scorer.py); devices have none.
-        index: of the scorer's items, where only those that it chooses are to be scored. It is not asked where nothing is
-            given, or where rules, genres, years, calibration or `rerank` ask what it does not know: then every item is
-            scored.
+        index: of the scorer's items, where only those that it chooses are to be scored. It is not asked where nothing
+            is given, or where rules, genres, years, calibration or `rerank` ask what it does not know: then every item
+            is scored.
     Guarantees:
         - no item of the history, and none that a rule excludes, is recommended.
     Raises:
