@@ -2,7 +2,7 @@
 
     python simulations/benchmarks/serving_swaps.py [RUN] [--seconds 600] [--every 5] [--callers 4] [--workers 1]
 
-Prints what it measured as one line of JSON; exit code 1 on any error, or if RSS grew by more than 10 %. RUN is a run
+Prints what it measured as JSON in one line; exit code 1 on any error, or if RSS grew by more than 10 %. RUN is a run
 directory; without it, the bundles are of the packaged model with synthetic films. Every fifth bundle is damaged and has
 to be refused. RSS is the sum over the service's processes, median of a twentieth of the time before each mark.
 """
