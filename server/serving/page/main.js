@@ -50,8 +50,10 @@ async function show({ focus = true } = {}) {
   await done;
 }
 
-document.addEventListener("token-needed", () => {
-  section("token-told").textContent = token() ? "That token was refused. Look whether all of it was entered." : "";
+document.addEventListener("token-needed", ({ detail }) => {
+  const unknown = "That token was refused. Look whether all of it was entered.";
+  const refused = detail ? `Here ${detail}. Enter one that has it.` : unknown;
+  section("token-told").textContent = token() ? refused : "";
   if (form.hidden) {
     form.hidden = false;
     section("token").focus();

@@ -58,6 +58,7 @@ async function refusal(answer) {
     return new ServiceError(401, "This server asks for a token: enter one in the box above.");
   }
   if (answer.status === 403) {
+    if (token()) document.dispatchEvent(new CustomEvent("token-needed", { detail: said }));
     return new ServiceError(403, `This token may not do that. Ask the operator for one that may. ${said}`.trim());
   }
   if (answer.status === 429) {
