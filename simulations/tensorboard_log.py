@@ -13,6 +13,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,10 +35,8 @@ def require_tensorboard() -> None:
     """Raises:
     ConfigError: the extra is not installed.
     """
-    try:
-        import tensorboard  # noqa: F401
-    except ModuleNotFoundError as error:
-        raise ConfigError("--log tensorboard needs the extra 'log': pip install 'hushrec[log]'") from error
+    if find_spec("tensorboard") is None:
+        raise ConfigError("--log tensorboard needs the extra 'log': pip install 'hushrec[log]'")
 
 
 class TensorBoardLog:

@@ -11,7 +11,7 @@ import os
 import socket
 import sys
 import tempfile
-from typing import Any
+from typing import Any, cast
 
 import h11
 import torch
@@ -38,12 +38,12 @@ class PatientProtocol(H11Protocol):
     CONNECTIONS, a new one takes the place of the one that has waited longest without a request.
     """
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Make room, and start to wait."""
         self._late: asyncio.TimerHandle | None = None
         self._stuck: asyncio.TimerHandle | None = None
         self._waits_since = self.loop.time()
-        super().connection_made(transport)
+        super().connection_made(cast("asyncio.Transport", transport))  # of a server on TCP it is one
         self._late = self.loop.call_later(HEAD_SECONDS, self.transport.abort)
         staying = self._staying()
         if len(staying) > CONNECTIONS and (waiting := [one for one in staying if one.is_waiting]):

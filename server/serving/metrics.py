@@ -20,7 +20,7 @@ from prometheus_client.multiprocess import MultiProcessCollector, mark_process_d
 from hushrec.server.serving.distribution_drift import DistributionDrift
 from hushrec.server.serving.served_bundle import DECILES, ServedBundle
 
-disable_created_metrics()  # type: ignore[no-untyped-call]  # a series more for each, which nothing here reads
+disable_created_metrics()  # a series more for each, which nothing here reads
 MULTIPROCESS = "PROMETHEUS_MULTIPROC_DIR"  # set by the process that starts several workers
 _SECONDS = (0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 _HISTORY = (0, 5, 20, 50)  # upper ends of the buckets of a history's length
@@ -117,7 +117,7 @@ class ServiceMetrics:
         if folder := os.environ.get(MULTIPROCESS):
             _forget_dead(Path(folder))
             together = CollectorRegistry()
-            MultiProcessCollector(together)  # type: ignore[no-untyped-call]
+            MultiProcessCollector(together)
             return generate_latest(together)
         return generate_latest(self.registry)
 
@@ -138,4 +138,4 @@ def _forget_dead(folder: Path) -> None:
         try:
             os.kill(pid, 0)
         except ProcessLookupError:
-            mark_process_dead(pid, str(folder))  # type: ignore[no-untyped-call]
+            mark_process_dead(pid, str(folder))

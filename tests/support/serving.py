@@ -56,6 +56,11 @@ def replace_bundle(folder: Path, other: Path) -> None:
         (folder / f"{name}.new").replace(folder / name)
 
 
+def serves(running: Running, experiment: str) -> bool:
+    """Whether requests are answered from that bundle by now."""
+    return running.service.holder.current.experiment == experiment
+
+
 @dataclass
 class Running:
     """A service that listens."""

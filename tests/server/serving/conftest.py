@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -55,25 +57,40 @@ def browser() -> Iterator[Any]:
         started.close()
 
 
+@dataclass
+class PageOpener:
+    """Called with what the service is to answer, opens the page at a place.
+
+    Attributes:
+        problems: what the page's console said of errors and warnings.
+    """
+
+    page: Any
+    servers: ExitStack
+    problems: list[str] = field(default_factory=list)
+
+    def __call__(self, canned: Canned, place: str = "") -> Any:
+        self.page.goto(f"{self.servers.enter_context(page_server(canned))}/{place}")
+        return self.page
+
+    def hear(self, told: Any) -> None:
+        """One line of the console."""
+        if told.type in ("error", "warning"):
+            self.problems.append(told.text)
+
+
 @pytest.fixture(params=[1280, 390], ids=lambda width: f"{width}px")
-def open_page(request: pytest.FixtureRequest, browser: Any) -> Iterator[Callable[..., Any]]:
+def open_page(request: pytest.FixtureRequest, browser: Any) -> Iterator[PageOpener]:
     """Opens a canned page at a place; no console error and no scrolling to the side, whatever the test did."""
     context = browser.new_context(viewport={"width": request.param, "height": 900})
-    page, servers, problems = context.new_page(), [], list[str]()
+    page = context.new_page()
     page.set_default_timeout(20_000)
-    page.on("console", lambda told: problems.append(told.text) if told.type in ("error", "warning") else None)
-    page.on("pageerror", lambda error: problems.append(str(error)))
-
-    def opened(canned: Canned, place: str = "") -> Any:
-        servers.append(page_server(canned))
-        page.goto(f"{servers[-1].__enter__()}/{place}")
-        return page
-
-    opened.problems = problems  # type: ignore[attr-defined]
-    yield opened
-    wide = page.evaluate("document.documentElement.scrollWidth - window.innerWidth")
-    context.close()
-    for server in servers:
-        server.__exit__(None, None, None)
-    assert problems == []
+    with ExitStack() as servers:
+        opener = PageOpener(page, servers)
+        page.on("console", opener.hear)
+        page.on("pageerror", lambda error: opener.problems.append(str(error)))
+        yield opener
+        wide = page.evaluate("document.documentElement.scrollWidth - window.innerWidth")
+        context.close()
+    assert opener.problems == []
     assert wide <= 0

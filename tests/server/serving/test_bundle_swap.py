@@ -8,11 +8,12 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import httpx
 import pytest
-from support.serving import Running, make_bundle, replace_bundle, running
+from support.serving import Running, make_bundle, replace_bundle, running, serves
 
 from hushrec.common.bundle import Bundle, write_bundle
 from hushrec.common.config import RunConfig
@@ -66,7 +67,7 @@ def test_bundles_are_swapped_under_load_without_an_error(
             for turn in range(6):
                 source, name = ((other, "tiny-6"), (made[1], "tiny-5"))[turn % 2]
                 replace_bundle(folder, source)
-                until(lambda name=name: service.service.holder.current.experiment == name)  # type: ignore[misc]
+                until(partial(serves, service, name))
         finally:
             ended.set()
             for thread in threads:

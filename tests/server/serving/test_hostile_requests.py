@@ -120,7 +120,9 @@ def test_a_slow_body_is_given_up_and_others_are_answered_meanwhile(folder: Path,
 MARK = "Xmarker7391"
 
 
-def test_nothing_of_a_request_is_in_logs_metrics_or_files(folder: Path, tmp_path: Path) -> None:
+def test_nothing_of_a_request_is_in_logs_metrics_or_files(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with running(folder, tmp_path, runs=str(tmp_path)) as service:
         item = service.service.holder.current.catalog.item_ids[0]
         marks = [f"{MARK}{place}" for place in "abcdefghijklmnop"]
@@ -147,7 +149,7 @@ def test_nothing_of_a_request_is_in_logs_metrics_or_files(folder: Path, tmp_path
         service.ask("GET", f"/{MARK}s", "")
         service.ask(f"{MARK}T", "/v1/items")
         service.ask("GET", "/v1/items", f"{MARK}u", headers={f"{MARK}v": f"{MARK}w", "user-agent": f"{MARK}x"})
-        service.service.batches.encode = lambda *_: 1 / 0  # type: ignore[method-assign,assignment,return-value]
+        monkeypatch.setattr(service.service.batches, "encode", lambda *_: 1 / 0)
         broken = service.ask("POST", "/v1/recommend", json={"query": f"{MARK}y"})
         assert (broken.status_code, MARK in broken.text) == (500, False)
         metrics = service.ask("GET", "/metrics", "").text

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
-from support.serving import make_bundle, replace_bundle, running
+from support.serving import make_bundle, replace_bundle, running, serves
 from support.serving_process import until
 
 from hushrec.common.bundle import Bundle, read_bundle
@@ -77,7 +78,7 @@ def test_it_takes_the_place_of_another_bundle_without_an_error(
             for source in (asking[0], made[1], asking[0]):
                 replace_bundle(folder, source)
                 wanted = read_bundle(source).experiment
-                until(lambda wanted=wanted: service.service.holder.current.experiment == wanted)  # type: ignore[misc]
+                until(partial(serves, service, wanted))
         finally:
             ended.set()
             for caller in callers:

@@ -67,7 +67,7 @@ def test_a_token_is_asked_for_and_kept_in_the_tab(open_page: Open) -> None:
     button(page, "Forget token").click()
     see(page.get_by_label("Token", exact=True)).to_be_visible()
     assert page.evaluate("sessionStorage.length") == 0
-    told = open_page.problems  # type: ignore[attr-defined]
+    told = open_page.problems
     assert all("401" in one for one in told)
     told.clear()  # Chromium tells of every 401 by itself
 

@@ -137,6 +137,6 @@ def test_a_server_that_is_gone_is_named_and_can_be_asked_again(open_page: Open) 
     page.unroute("**/v1/recommend")
     button(page, "Try again").click()
     see(page.locator(".results > li").first).to_contain_text("Heat (1995)")
-    told = open_page.problems  # type: ignore[attr-defined]
+    told = open_page.problems
     assert all("ERR_FAILED" in one for one in told)
     told.clear()

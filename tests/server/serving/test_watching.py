@@ -16,6 +16,7 @@ import yaml
 from filelock import FileLock
 from support.serving import Running, running
 
+from hushrec.common.config import RunConfig
 from hushrec.server.serving.distribution_drift import LEAST, DistributionDrift
 from hushrec.server.serving.metrics import ServiceMetrics
 from hushrec.server.serving.run_folders import describe_run, epsilon_left, ledger_summary, list_runs
@@ -181,12 +182,12 @@ def test_a_run_whose_lock_is_held_is_running(tmp_path: Path) -> None:
 
 
 def test_federations_are_shown_as_their_operator_sees_them(
-    tiny: Callable[..., object], folder: Path, tmp_path: Path
+    tiny: Callable[..., RunConfig], folder: Path, tmp_path: Path
 ) -> None:
     from hushrec.server.deployment.federation import init_folder
     from hushrec.server.deployment.folder import ServerSettings
 
-    init_folder(tmp_path / "all" / "films", ServerSettings("films", "localhost", 9999, devices=2), tiny())  # type: ignore[arg-type]
+    init_folder(tmp_path / "all" / "films", ServerSettings("films", "localhost", 9999, devices=2), tiny())
     (tmp_path / "all" / "other").mkdir()
     with running(folder, tmp_path, federations=str(tmp_path / "all")) as service:
         (found,) = service.ask("GET", "/v1/federations", "admin").json()["federations"]
@@ -201,7 +202,7 @@ def test_federations_are_shown_as_their_operator_sees_them(
     init_folder(  # a federation without a claim has no budget to tell
         tmp_path / "open" / "films",
         ServerSettings("films", "localhost", 9999, devices=2),
-        tiny(privacy__mechanism="none"),  # type: ignore[arg-type]
+        tiny(privacy__mechanism="none"),
     )
     assert epsilon_left(None, tmp_path / "open") == {}
 
