@@ -18,7 +18,7 @@ import numpy as np
 
 from hushrec.common.identity import mask_text
 from hushrec.common.settings import DataConfig, ModelConfig
-from hushrec.common.workspace import build_model, open_dataset
+from hushrec.common.workspace import build_text_model, open_dataset
 
 Draw = Callable[[np.random.Generator], str]
 FIRST = ("maria", "john", "li", "amina", "björn", "o.neill")
@@ -86,9 +86,10 @@ def main() -> None:
     parser.add_argument("--texts", type=int, default=300, help="of each kind")
     parser.add_argument("--seed", type=int, default=0)
     asked = parser.parse_args()
-    titles = open_dataset(DataConfig()).catalog.titles
+    catalog = open_dataset(DataConfig()).catalog
+    titles = catalog.titles
     rng = np.random.default_rng(asked.seed)
-    model, found, cosines = build_model(ModelConfig(), open_dataset(DataConfig()).catalog), {}, {}
+    model, found, cosines = build_text_model(ModelConfig(), catalog), {}, {}
     for kind, draw in KINDS.items():
         hidden, vectors = 0, []
         for number in range(asked.texts):

@@ -11,8 +11,24 @@ import pytest
 from support.runs import CENTRAL, STATISTICS
 
 from hushrec.common.config import RunConfig
+from hushrec.simulations.finished_run import FinishedRun, open_finished
+from hushrec.simulations.run import Watcher, execute, new_run
 
 Start = Callable[..., Any]
+
+
+@pytest.fixture(scope="session")
+def studied(tiny: Callable[..., RunConfig], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run without privacy under joint, to be looked at only."""
+    folder = tmp_path_factory.mktemp("studied") / "run"
+    execute(new_run(tiny(privacy__mechanism="none", federation__rounds=1), folder))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def opened(studied: Path) -> FinishedRun:
+    """The same, opened for a study."""
+    return open_finished(studied, Watcher())
 
 
 @pytest.fixture(scope="session")

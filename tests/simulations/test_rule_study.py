@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from hushrec.common.config import RunConfig
 from hushrec.common.errors import ConfigError
 from hushrec.common.recommendation import recommend_items
 from hushrec.common.rules import read_rules
 from hushrec.simulations import rule_study
-from hushrec.simulations.finished_run import FinishedRun, open_finished
+from hushrec.simulations.finished_run import FinishedRun
 from hushrec.simulations.rule_study import RuledScorer, measure_rules
-from hushrec.simulations.run import Watcher, execute, new_run
 
 RULES = """
 [[rule]]
@@ -33,18 +30,6 @@ genres = ["horror"]
 """
 
 NOTHING = RULES.rpartition("\n\n")[2]  # nobody is in its group
-
-
-@pytest.fixture(scope="module")
-def run(tiny: Callable[..., RunConfig], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("rules") / "run"
-    execute(new_run(tiny(privacy__mechanism="none", federation__rounds=1), folder))
-    return folder
-
-
-@pytest.fixture(scope="module")
-def opened(run: Path) -> FinishedRun:
-    return open_finished(run, Watcher())
 
 
 def rules_file(tmp_path: Path, text: str = RULES) -> Path:
@@ -71,8 +56,8 @@ def test_the_ranking_is_that_of_recommend_under_the_same_rules(opened: FinishedR
         assert row[own.allowed].max() > row[~own.allowed].max(initial=-np.inf)
 
 
-def test_rules_that_change_nothing_change_no_figure(run: Path, tmp_path: Path) -> None:
-    found = measure_rules(run, rules_file(tmp_path, NOTHING))
+def test_rules_that_change_nothing_change_no_figure(studied: Path, tmp_path: Path) -> None:
+    found = measure_rules(studied, rules_file(tmp_path, NOTHING))
     assert (found["rules"], found["users"]) == (1, {"": found["users"][""]})
     assert found["forbidden"]["mean"] == 0.0
     for row in found["figures"].values():
@@ -81,11 +66,11 @@ def test_rules_that_change_nothing_change_no_figure(run: Path, tmp_path: Path) -
 
 
 def test_groups_are_the_users_labels_and_what_is_forbidden_them_is_counted(
-    run: Path, opened: FinishedRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    studied: Path, opened: FinishedRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     labels = np.where(np.arange(len(opened.dataset)) % 3 == 0, "young", "old")
     monkeypatch.setattr(rule_study, "read_user_attributes", lambda config, dataset: {"age": labels})
-    found = measure_rules(run, rules_file(tmp_path), attribute="age")
+    found = measure_rules(studied, rules_file(tmp_path), attribute="age")
     assert found["users"] == {"": int((labels == "old").sum()), "young": int((labels == "young").sum())}
     horror = np.array(["Horror" in genres for genres in opened.catalog.genres])
     cases = opened.split.cases["warm"]
@@ -94,11 +79,11 @@ def test_groups_are_the_users_labels_and_what_is_forbidden_them_is_counted(
     assert found["forbidden"]["mean"] == pytest.approx(share)
     assert found["figures"]["warm/NDCG@10"]["with"] != found["figures"]["warm/NDCG@10"]["without"]
     with pytest.raises(ConfigError, match="no user is in the group 'teens' of the rules; by age there are: old, young"):
-        measure_rules(run, rules_file(tmp_path, RULES.replace('"young"', '"teens"')), attribute="age")
+        measure_rules(studied, rules_file(tmp_path, RULES.replace('"young"', '"teens"')), attribute="age")
 
 
-def test_groups_without_attributes_are_refused(run: Path, tmp_path: Path) -> None:
+def test_groups_without_attributes_are_refused(studied: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="tell no gender of users; leave out --group-by"):
-        measure_rules(run, rules_file(tmp_path), attribute="gender")
+        measure_rules(studied, rules_file(tmp_path), attribute="gender")
     with pytest.raises(ConfigError, match="expected --group-by to be one of age"):
-        measure_rules(run, rules_file(tmp_path), attribute="shoe size")
+        measure_rules(studied, rules_file(tmp_path), attribute="shoe size")

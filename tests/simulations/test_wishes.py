@@ -15,23 +15,11 @@ from hushrec.common.errors import DataError
 from hushrec.common.recommendation import Answer, Recommendation
 from hushrec.common.wish import WishReader
 from hushrec.simulations import wishes
-from hushrec.simulations.finished_run import FinishedRun, open_finished
-from hushrec.simulations.run import Watcher, execute, new_run
+from hushrec.simulations.finished_run import FinishedRun
+from hushrec.simulations.run import execute, new_run
 from hushrec.simulations.wishes import SYSTEMS, TOP, measure_wishes, sentences, typed_wishes
 
 FORMS = {"genre and decade", "recent, popular, genre", "like a title"}
-
-
-@pytest.fixture(scope="module")
-def run(tiny: Callable[..., RunConfig], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("wishes") / "run"
-    execute(new_run(tiny(privacy__mechanism="none", federation__rounds=1), folder))
-    return folder
-
-
-@pytest.fixture(scope="module")
-def opened(run: Path) -> FinishedRun:
-    return open_finished(run, Watcher())
 
 
 def test_what_is_ranked_holds_neither_the_wished_item_nor_another_users_part(opened: FinishedRun) -> None:
@@ -48,8 +36,8 @@ def test_what_is_ranked_holds_neither_the_wished_item_nor_another_users_part(ope
         assert not wish.allowed[cases[wish.user].excluded].any()
 
 
-def test_every_system_is_measured_on_the_same_users(run: Path) -> None:
-    found = measure_wishes(run)
+def test_every_system_is_measured_on_the_same_users(studied: Path) -> None:
+    found = measure_wishes(studied)
     assert set(found["forms"]) == FORMS
     for row in found["forms"].values():
         assert set(row["systems"]) == set(SYSTEMS)
@@ -60,12 +48,12 @@ def test_every_system_is_measured_on_the_same_users(run: Path) -> None:
             assert difference["mean"] == pytest.approx(means[0] - means[1])
     decade = found["forms"]["genre and decade"]["systems"]
     assert decade["popularity_held"]["mean"] > decade["popularity"]["mean"]
-    assert measure_wishes(run) == found
+    assert measure_wishes(studied) == found
 
 
 @pytest.mark.parametrize(("order", "expected"), [("relevant first", 1.0), ("never relevant", 0.0)])
 def test_a_perfect_and_a_useless_answer_have_the_ends_of_the_scale(
-    opened: FinishedRun, run: Path, monkeypatch: pytest.MonkeyPatch, order: str, expected: float
+    opened: FinishedRun, studied: Path, monkeypatch: pytest.MonkeyPatch, order: str, expected: float
 ) -> None:
     found = typed_wishes(opened, WishReader(opened.catalog), 0)
     relevant = {(wish.text, wish.allowed.tobytes()): wish.relevant for wish in found}
@@ -78,7 +66,7 @@ def test_a_perfect_and_a_useless_answer_have_the_ends_of_the_scale(
         return Answer(tuple(Recommendation(1, item, item, -1, (), 0.0, ("",)) for item in items))
 
     monkeypatch.setattr(wishes, "recommend", answer)
-    for row in measure_wishes(run)["forms"].values():
+    for row in measure_wishes(studied)["forms"].values():
         assert row["systems"]["hushrec"] == pytest.approx({"mean": expected, "low": expected, "high": expected})
 
 
